@@ -1,0 +1,203 @@
+#include "sparlow/backend.hpp"
+
+#include <algorithm>
+
+namespace sparlow {
+namespace {
+
+template <typename A, typename B>
+void same_shape(const char* op, const A& a, const B& b) {
+  require(a.rows == b.rows && a.cols == b.cols, op, ": shapes ", a.rows, " x ", a.cols, " and ", b.rows, " x ", b.cols,
+          " differ");
+}
+
+template <typename A, typename B>
+bool overlap(const A& a, const B& b) {
+  if (a.empty() || b.empty()) return false;
+  const auto* a_end = a.row(a.rows - 1) + a.cols;
+  const auto* b_end = b.row(b.rows - 1) + b.cols;
+  return static_cast<const void*>(a.data) < b_end && static_cast<const void*>(b.data) < a_end;
+}
+
+template <typename A, typename B>
+void disjoint(const char* op, const A& a, const B& b) {
+  require(!overlap(a, b), op, ": the output overlaps an input");
+}
+
+Index op_rows(ConstView a, Op op) { return op == Op::none ? a.rows : a.cols; }
+Index op_cols(ConstView a, Op op) { return op == Op::none ? a.cols : a.rows; }
+
+void square(const char* op, ConstView a) {
+  require(a.rows == a.cols, op, ": a ", a.rows, " x ", a.cols, " matrix is not square");
+}
+
+}  // namespace
+
+Matrix Backend::matrix(Index rows, Index cols) {
+  require(rows >= 0 && cols >= 0, "matrix: negative size ", rows, " x ", cols);
+  return {do_allocate(static_cast<std::size_t>(rows * cols) * sizeof(float)), rows, cols};
+}
+
+Mask Backend::mask(Index rows, Index cols) {
+  require(rows >= 0 && cols >= 0, "mask: negative size ", rows, " x ", cols);
+  return {do_allocate(static_cast<std::size_t>(rows * cols)), rows, cols};
+}
+
+void Backend::upload(const std::vector<float>& values, View out) {
+  require(static_cast<Index>(values.size()) == out.size(), "upload: ", values.size(), " values for a ", out.rows, " x ",
+          out.cols, " matrix");
+  if (!out.empty()) do_upload(values.data(), out);
+}
+
+std::vector<float> Backend::fetch_values(ConstView x) {
+  std::vector<float> values(static_cast<std::size_t>(x.size()));
+  if (!x.empty()) do_download(x, values.data());
+  return values;
+}
+
+void Backend::copy(ConstView x, View out) {
+  same_shape("copy", x, out);
+  if (!x.empty()) do_copy(x, out);
+}
+
+void Backend::copy_mask(ConstMaskView x, MaskView out) {
+  same_shape("copy_mask", x, out);
+  if (!x.empty()) do_copy_mask(x, out);
+}
+
+void Backend::gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) {
+  require(op_rows(a, op_a) == c.rows && op_cols(b, op_b) == c.cols && op_cols(a, op_a) == op_rows(b, op_b), "gemm: (",
+          op_rows(a, op_a), " x ", op_cols(a, op_a), ") (", op_rows(b, op_b), " x ", op_cols(b, op_b),
+          ") does not give ", c.rows, " x ", c.cols);
+  disjoint("gemm", ConstView(c), a);
+  disjoint("gemm", ConstView(c), b);
+  if (c.empty()) return;
+  do_gemm(alpha, a, op_a, b, op_b, beta, c);
+}
+
+void Backend::gram_update(TypedView x, View gram) {
+  square("gram_update", gram);
+  require(x.cols == gram.cols, "gram_update: x has ", x.cols, " columns, the Gram matrix ", gram.cols);
+  if (x.rows > 0 && x.cols > 0) do_gram_update(x, gram);
+}
+
+void Backend::symmetrise(View gram) {
+  square("symmetrise", gram);
+  do_symmetrise(gram);
+}
+
+void Backend::normalise_gram(ConstView gram, ConstView inverse_scale, View out) {
+  square("normalise_gram", gram);
+  same_shape("normalise_gram", gram, out);
+  require(inverse_scale.rows == 1 && inverse_scale.cols == gram.cols, "normalise_gram: scale is not 1 x ", gram.cols);
+  do_normalise_gram(gram, inverse_scale, out);
+}
+
+void Backend::axpby(double alpha, ConstView x, double beta, View y) {
+  same_shape("axpby", x, y);
+  if (!x.empty()) do_axpby(alpha, x, beta, y);
+}
+
+void Backend::scale_columns(View x, ConstView scale, bool inverse) {
+  require(scale.rows == 1 && scale.cols == x.cols, "scale_columns: scale is not 1 x ", x.cols);
+  if (!x.empty()) do_scale_columns(x, scale, inverse);
+}
+
+void Backend::randn(View out, std::uint64_t seed) {
+  if (!out.empty()) do_randn(out, seed);
+}
+
+void Backend::orthonormalise(View y) {
+  require(y.rows >= y.cols, "orthonormalise: ", y.rows, " rows cannot hold ", y.cols, " orthonormal columns");
+  if (!y.empty()) do_orthonormalise(y);
+}
+
+void Backend::small_eigh(View a, View values) {
+  square("small_eigh", a);
+  require(values.rows == 1 && values.cols == a.cols, "small_eigh: values is not 1 x ", a.cols);
+  if (!a.empty()) do_small_eigh(a, values);
+}
+
+std::unique_ptr<GramFactor> Backend::factor(ConstView gram) {
+  square("factor", gram);
+  return do_factor(gram);
+}
+
+bool Backend::fetch_all_finite(ConstView x) { return x.empty() || do_all_finite(x); }
+
+double Backend::fetch_dot(ConstView x, ConstView y) {
+  same_shape("fetch_dot", x, y);
+  return x.empty() ? 0.0 : do_dot(x, y);
+}
+
+double Backend::fetch_quadratic(ConstView e, ConstView gram) {
+  square("fetch_quadratic", gram);
+  require(e.cols == gram.cols, "fetch_quadratic: e has ", e.cols, " columns, the Gram matrix ", gram.cols);
+  return e.empty() ? 0.0 : do_quadratic(e, gram);
+}
+
+void Backend::project(ConstView score, const Pattern& pattern, MaskView mask) {
+  same_shape("project", score, mask);
+  pattern.check_shape(score.rows, score.cols, "project");
+  do_project(score, pattern, mask);
+}
+
+void Backend::nonzeros(ConstView x, MaskView mask) {
+  same_shape("nonzeros", x, mask);
+  if (!x.empty()) do_nonzeros(x, mask);
+}
+
+Index Backend::fetch_changed(ConstMaskView a, ConstMaskView b) {
+  same_shape("fetch_changed", a, b);
+  return a.empty() ? 0 : do_changed(a, b);
+}
+
+void Backend::scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) {
+  same_shape("scale_by_mask", x, mask);
+  if (!x.empty()) do_scale_by_mask(x, mask, kept, pruned);
+}
+
+void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
+  require(step.w.cols == factor.size(), "admm_step: w has ", step.w.cols, " columns, the factor ", factor.size());
+  for (const ConstView& x : {step.z, ConstView(step.t), ConstView(step.residual), ConstView(step.scratch)})
+    same_shape("admm_step", step.w, x);
+  same_shape("admm_step", step.w, step.mask);
+  Index rows = 0;
+  for (Index count : step.row_counts) rows += count;
+  require(rows == step.w.rows, "admm_step: stacked matrices have ", rows, " rows, w has ", step.w.rows);
+  do_admm_step(factor, step);
+}
+
+// The step in terms of the other operations; a backend overrides it when a profile says that passes over memory cost.
+void Backend::do_admm_step(GramFactor& factor, AdmmStep& step) {
+  copy(step.t, step.residual);
+  scale_by_mask(step.residual, step.mask, 1, -1);
+  axpby(-1, step.z, 1, step.residual);                  // a - z, a = t on the mask and -t off it
+  factor.apply_inverse(step.residual, step.scratch);
+  axpby(1, step.z, step.rho, step.scratch);             // s = z + rho (a - z) p
+  scale_by_mask(step.t, step.mask, 0, 1);
+  axpby(1, step.scratch, 1, step.t);                    // t = s + dual
+  Index begin = 0;
+  for (Index count : step.row_counts) {
+    project(ConstView(step.t).row_slice(begin, count), step.pattern, step.mask.row_slice(begin, count));
+    begin += count;
+  }
+  copy(step.w, step.residual);
+  axpby(-1, step.scratch, 1, step.residual);            // w - s
+}
+
+void Backend::cg_start(GramFactor& factor, CgState& state) {
+  for (const ConstView& x : {ConstView(state.residual), ConstView(state.direction), ConstView(state.product)})
+    same_shape("cg_start", state.x, x);
+  same_shape("cg_start", state.x, state.mask);
+  require(state.norms.rows == state.x.rows && state.norms.cols == 1, "cg_start: norms is not ", state.x.rows, " x 1");
+  gemm(1, state.direction, Op::none, factor.matrix(), Op::none, 0, state.product);
+  do_cg_start(state);
+}
+
+void Backend::cg_step(GramFactor& factor, CgState& state) {
+  gemm(1, state.direction, Op::none, factor.matrix(), Op::none, 0, state.product);
+  do_cg_update(state);
+}
+
+}  // namespace sparlow

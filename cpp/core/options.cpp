@@ -1,0 +1,70 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "sparlow/solvers.hpp"
+
+namespace sparlow {
+namespace {
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+void check_value(const Method& method, const OptionSpec& spec, double value) {
+  require(value >= spec.low && value <= spec.high, method.name, ": option ", spec.name, " = ", value, " is outside [",
+          spec.low, ", ", spec.high, "]");
+  require(spec.kind == OptionSpec::Kind::real || value == std::floor(value), method.name, ": option ", spec.name,
+          " = ", value, " is not a whole number");
+}
+
+}  // namespace
+
+std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
+  const auto closer = [&](const std::string& a, const std::string& b) {
+    return edit_distance(name, a) < edit_distance(name, b);
+  };
+  const auto best = std::min_element(candidates.begin(), candidates.end(), closer);
+  return best == candidates.end() ? std::string() : *best;
+}
+
+const Method& find_method(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Method& method : methods()) {
+    if (method.name == name) return method;
+    names.emplace_back(method.name);
+  }
+  fail(ErrorCode::invalid_argument, "unknown method '", name, "'; did you mean '", nearest_name(name, names), "'?");
+}
+
+OptionValues resolve_options(const Method& method, const OptionValues& given) {
+  OptionValues values;
+  std::vector<std::string> names;
+  for (const OptionSpec& spec : method.options) {
+    values.emplace(spec.name, spec.standard);
+    names.emplace_back(spec.name);
+  }
+  for (const auto& [name, value] : given) {
+    const auto spec = std::find_if(method.options.begin(), method.options.end(),
+                                   [&, &key = name](const OptionSpec& s) { return s.name == key; });
+    if (spec == method.options.end())
+      fail(ErrorCode::invalid_argument, method.name, " has no option '", name, "'",
+           names.empty() ? std::string("; it takes none") : "; did you mean '" + nearest_name(name, names) + "'?");
+    check_value(method, *spec, value);
+    values[name] = value;
+  }
+  return values;
+}
+
+}  // namespace sparlow

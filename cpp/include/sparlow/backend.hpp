@@ -1,0 +1,157 @@
+// The seam: dense algebra that solvers are written against. A solver never knows where its numbers live.
+//
+// Public methods check shapes and aliasing once and call a protected virtual, so a backend author writes only
+// mathematics. Calls are asynchronous on the backend's stream; methods named fetch_* wait and bring a number to
+// the host. One backend is used by one host thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sparlow/error.hpp"
+#include "sparlow/matrix.hpp"
+#include "sparlow/pattern.hpp"
+#include "sparlow/view.hpp"
+
+namespace sparlow {
+
+enum class Op { none, transpose };
+
+// A symmetric positive semi-definite matrix h, factored for shifts: p = (h + shift I)^-1.
+class GramFactor {
+ public:
+  virtual ~GramFactor() = default;
+
+  Index size() const { return matrix().rows; }
+  virtual ConstView matrix() const = 0;
+  // Prepares (h + shift I)^-1. Throws Error(numerical) when h + shift I is not positive definite.
+  virtual void set_shift(double shift) = 0;
+  // y = x (h + shift I)^-1; x and y must not overlap.
+  virtual void apply_inverse(ConstView x, View y) = 0;
+};
+
+// One iteration of 3BASiL's sparse step in the single-array form (t = s + dual, split by the mask).
+struct AdmmStep {
+  ConstView w;    // target, scaled coordinates
+  ConstView z;    // w - low-rank part
+  View t;         // state: kept entries are the sparse copy, others the scaled dual
+  MaskView mask;  // support of the sparse copy
+  View residual;  // out: w - s; holds the right-hand side in between
+  View scratch;   // same shape
+  double rho = 0;
+  Pattern pattern;
+  std::vector<Index> row_counts;  // rows of each stacked matrix; a whole-matrix pattern is applied to each
+};
+
+// Masked conjugate gradients on min tr((y-x) h (y-x)^T), x zero off the mask, one independent system per row.
+struct CgState {
+  View x;             // iterate
+  View residual;      // masked negative gradient
+  View direction;
+  View product;       // direction h
+  ConstMaskView mask;
+  View norms;         // rows x 1: squared residual norms
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string_view name() const = 0;
+  // Blocks until everything issued so far is done.
+  virtual void wait() = 0;
+
+  // Memory -------------------------------------------------------------------------------------------------
+  Matrix matrix(Index rows, Index cols);
+  Mask mask(Index rows, Index cols);
+  void upload(const std::vector<float>& values, View out);
+  std::vector<float> fetch_values(ConstView x);
+  void copy(ConstView x, View out);
+  void copy_mask(ConstMaskView x, MaskView out);
+
+  // Dense algebra ------------------------------------------------------------------------------------------
+  // c = alpha op(a) op(b) + beta c
+  void gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c);
+  // gram (upper triangle) += x^T x
+  void gram_update(TypedView x, View gram);
+  // Copies the upper triangle below the diagonal.
+  void symmetrise(View gram);
+  // out_ij = gram_ij left_i right_j, 1 on the diagonal (left = right = 1 / column norms)
+  void normalise_gram(ConstView gram, ConstView inverse_scale, View out);
+  // y = alpha x + beta y
+  void axpby(double alpha, ConstView x, double beta, View y);
+  // x_ij *= scale_j (inverse: /=, columns with scale 0 become 0)
+  void scale_columns(View x, ConstView scale, bool inverse);
+  // Fills with standard normal numbers that depend on seed only.
+  void randn(View out, std::uint64_t seed);
+  // Replaces y (rows >= cols) by an orthonormal basis that contains its column space.
+  void orthonormalise(View y);
+  // a = e diag(values) e^T with ascending values; e replaces a (columns are eigenvectors). a is small.
+  void small_eigh(View a, View values);
+  std::unique_ptr<GramFactor> factor(ConstView gram);
+
+  // Reductions (f64 accumulation) --------------------------------------------------------------------------
+  bool fetch_all_finite(ConstView x);
+  double fetch_dot(ConstView x, ConstView y);
+  // tr(e gram e^T) with f64 products
+  double fetch_quadratic(ConstView e, ConstView gram);
+
+  // Patterns -----------------------------------------------------------------------------------------------
+  // mask = the entries of largest |score| that the pattern allows
+  void project(ConstView score, const Pattern& pattern, MaskView mask);
+  // mask = (x != 0)
+  void nonzeros(ConstView x, MaskView mask);
+  // Entries that differ.
+  Index fetch_changed(ConstMaskView a, ConstMaskView b);
+  // Multiplies entries on the mask by kept and the others by pruned.
+  void scale_by_mask(View x, ConstMaskView mask, double kept, double pruned);
+
+  // Composites ---------------------------------------------------------------------------------------------
+  void admm_step(GramFactor& factor, AdmmStep& step);
+  // Takes target - x in `direction`; leaves the masked residual, its norms and the first direction.
+  void cg_start(GramFactor& factor, CgState& state);
+  void cg_step(GramFactor& factor, CgState& state);
+
+ protected:
+  friend class BackendDecorator;
+
+  virtual std::shared_ptr<void> do_allocate(std::size_t bytes) = 0;
+  virtual void do_upload(const float* values, View out) = 0;
+  virtual void do_download(ConstView x, float* values) = 0;
+  virtual void do_copy(ConstView x, View out) = 0;
+  virtual void do_copy_mask(ConstMaskView x, MaskView out) = 0;
+  virtual void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) = 0;
+  virtual void do_gram_update(TypedView x, View gram) = 0;
+  virtual void do_symmetrise(View gram) = 0;
+  virtual void do_normalise_gram(ConstView gram, ConstView inverse_scale, View out) = 0;
+  virtual void do_axpby(double alpha, ConstView x, double beta, View y) = 0;
+  virtual void do_scale_columns(View x, ConstView scale, bool inverse) = 0;
+  virtual void do_randn(View out, std::uint64_t seed) = 0;
+  virtual void do_orthonormalise(View y) = 0;
+  virtual void do_small_eigh(View a, View values) = 0;
+  virtual std::unique_ptr<GramFactor> do_factor(ConstView gram) = 0;
+  virtual bool do_all_finite(ConstView x) = 0;
+  virtual double do_dot(ConstView x, ConstView y) = 0;
+  virtual double do_quadratic(ConstView e, ConstView gram) = 0;
+  virtual void do_project(ConstView score, const Pattern& pattern, MaskView mask) = 0;
+  virtual void do_nonzeros(ConstView x, MaskView mask) = 0;
+  virtual Index do_changed(ConstMaskView a, ConstMaskView b) = 0;
+  virtual void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) = 0;
+  virtual void do_admm_step(GramFactor& factor, AdmmStep& step);
+  virtual void do_cg_start(CgState& state) = 0;
+  virtual void do_cg_update(CgState& state) = 0;
+};
+
+// device: "cpu", "cuda" or "cuda:N". stream: a native stream handle to borrow (0: the backend's own or default).
+// Throws Error(unavailable) that names what is missing.
+std::unique_ptr<Backend> make_backend(std::string_view device, std::uintptr_t stream = 0);
+std::unique_ptr<Backend> make_cpu_backend();
+
+// Host threads the CPU backend uses; honours OMP_NUM_THREADS and OPENBLAS_NUM_THREADS at first use.
+int num_threads();
+void set_num_threads(int count);
+
+}  // namespace sparlow

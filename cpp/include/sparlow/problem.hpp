@@ -1,0 +1,86 @@
+// What a solver is given and what it answers.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sparlow/backend.hpp"
+
+namespace sparlow {
+
+// h + diagonal diag(h) + mean mean(diag h) I
+struct Damping {
+  double diagonal = 0.005;
+  double mean = 0.005;
+};
+
+// One weight matrix w (d_out x d_in) to become s + u v with rank(u v) <= rank.
+struct Target {
+  std::string name;
+  ConstView w;
+  Index rank = 0;
+};
+
+// Weights that read the same input share one Gram matrix and are solved together.
+struct Problem {
+  std::vector<Target> targets;
+  Pattern pattern;
+  ConstView gram;  // x^T x (d_in x d_in, symmetric), undamped; empty when the method needs none
+  Damping damping;
+  std::uint64_t seed = 0;
+  std::function<bool()> should_stop;  // polled between iterations; true raises Error(cancelled)
+};
+
+struct Decomposition {
+  Matrix s;  // d_out x d_in, exact zeros off the support
+  Matrix u;  // d_out x rank
+  Matrix v;  // rank x d_in
+};
+
+struct Report {
+  std::string status;        // "direct", "converged" or "iteration_limit"
+  Index iterations = 0;
+  double loss = 0;           // tr(e h e^T), e = w - s - u v, h undamped; NaN without a Gram matrix
+  double relative_loss = 0;  // loss / tr(w h w^T)
+  double density = 0;        // non-zeros of s / entries
+  double damping_used = 0;   // diagonal + mean coefficient in force; above the asked sum when it had to be raised
+  Index dead_columns = 0;    // inputs that were always zero
+  double seconds = 0;        // of the whole group of targets that were solved together
+};
+
+struct Solution {
+  Decomposition factors;
+  Report report;
+};
+
+// The Gram matrix in scaled coordinates: unit diagonal, damped, factored on demand, shared by all targets.
+class ScaledGram {
+ public:
+  ScaledGram(Backend& backend, ConstView gram, Damping damping);
+
+  GramFactor& factor() { return *factor_; }
+  ConstView scaled() const { return scaled_.view(); }        // d^-1/2 (damped h) d^-1/2, d its diagonal
+  ConstView scale() const { return scale_.view(); }          // 1 x d_in: d^1/2, 0 for dead columns
+  ConstView input_norms() const { return norms_.view(); }    // 1 x d_in: undamped h_jj^1/2
+  Index dead_columns() const { return dead_columns_; }
+  double damping_used() const { return damping_.diagonal + damping_.mean; }
+
+  // Prepares (scaled + shift I)^-1, raising the damping tenfold at a time while the matrix is not positive
+  // definite. Throws Error(numerical) when the coefficients would pass 1.
+  void set_shift(double shift);
+
+ private:
+  void build();
+
+  Backend& backend_;
+  ConstView gram_;
+  Damping damping_;
+  std::vector<float> diagonal_;
+  Matrix scaled_, scale_, norms_;
+  std::unique_ptr<GramFactor> factor_;
+  Index dead_columns_ = 0;
+};
+
+}  // namespace sparlow

@@ -1,0 +1,70 @@
+// The methods, one registry row each. Everything that lists methods (command line, bindings, tests, benches)
+// iterates over the registry.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sparlow/problem.hpp"
+
+namespace sparlow {
+
+struct OptionSpec {
+  enum class Kind { integer, real, flag };
+
+  const char* name;
+  Kind kind;
+  double standard;  // default value
+  double low;
+  double high;
+  const char* doc;
+};
+
+using OptionValues = std::map<std::string, double, std::less<>>;
+
+struct SolverContext;
+
+struct Method {
+  enum class GramUse { none, diagonal, full };
+
+  const char* name;
+  const char* title;
+  const char* citation;
+  GramUse gram;
+  bool low_rank;
+  std::span<const OptionSpec> options;
+  void (*run)(SolverContext& context);
+};
+
+std::span<const Method> methods();
+// Throws Error(invalid_argument) that suggests the nearest name.
+const Method& find_method(std::string_view name);
+// Defaults filled in. Throws Error(invalid_argument) for unknown names and values out of range.
+OptionValues resolve_options(const Method& method, const OptionValues& given);
+
+// What a method works on; the driver fills in everything but the factors.
+struct SolverContext {
+  Backend& backend;
+  const Problem& problem;
+  ScaledGram* gram;  // null when the method needs none
+  const OptionValues& options;
+  std::vector<Solution>& solutions;  // s, u, v are allocated (zero); reports are empty
+
+  double option(std::string_view name) const { return options.find(name)->second; }
+  void poll() const;  // throws Error(cancelled) when the caller asked to stop
+};
+
+// Checks the problem, runs the method, recomputes the loss of what it returned.
+std::vector<Solution> solve(Backend& backend, std::string_view method, const Problem& problem,
+                            const OptionValues& options = {});
+
+// tr(e h e^T) / tr(w h w^T) with e = w - w_hat and h undamped; 0 when both are 0.
+double relative_loss(Backend& backend, ConstView w, ConstView w_hat, ConstView gram);
+
+// The name among candidates with the smallest edit distance.
+std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
+
+}  // namespace sparlow

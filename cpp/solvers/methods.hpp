@@ -1,0 +1,12 @@
+// Entry points behind the registry.
+#pragma once
+
+#include "sparlow/solvers.hpp"
+
+namespace sparlow {
+
+void run_magnitude(SolverContext& context);
+void run_wanda(SolverContext& context);
+void run_threebasil(SolverContext& context);
+
+}  // namespace sparlow

@@ -1,0 +1,139 @@
+#include "sparlow/solvers.hpp"
+
+#include "bindings.hpp"
+#include "sparlow/decorators.hpp"
+
+namespace sparlow::bindings {
+namespace {
+
+struct PyTarget {
+  std::string name;
+  PyView w, s, u, v;  // s, u, v receive the result
+  Index rank;
+};
+
+py::dict describe(const Report& report) {
+  py::dict out;
+  out["status"] = report.status;
+  out["iterations"] = report.iterations;
+  out["loss"] = report.loss;
+  out["relative_loss"] = report.relative_loss;
+  out["density"] = report.density;
+  out["damping_used"] = report.damping_used;
+  out["dead_columns"] = report.dead_columns;
+  out["seconds"] = report.seconds;
+  return out;
+}
+
+// Lets Ctrl-C in Python end a long solve.
+bool interrupted() {
+  py::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() == 0) return false;
+  PyErr_Clear();
+  return true;
+}
+
+Problem make_problem(const std::vector<PyTarget>& targets, const std::string& pattern, std::optional<PyView> gram,
+                     std::pair<double, double> damping, std::uint64_t seed) {
+  Problem problem;
+  for (const PyTarget& target : targets) problem.targets.push_back({target.name, target.w.view(), target.rank});
+  problem.pattern = Pattern::parse(pattern);
+  if (gram) problem.gram = gram->view();
+  problem.damping = {damping.first, damping.second};
+  problem.seed = seed;
+  return problem;
+}
+
+std::vector<Report> solve_into(Backend& backend, const std::string& method, const std::vector<PyTarget>& targets,
+                               const std::string& pattern, std::optional<PyView> gram,
+                               std::pair<double, double> damping, const OptionValues& options, std::uint64_t seed) {
+  Problem problem = make_problem(targets, pattern, gram, damping, seed);
+  problem.should_stop = interrupted;
+  std::vector<Solution> solutions = solve(backend, method, problem, options);
+  std::vector<Report> reports;
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    const Decomposition& factors = solutions[i].factors;
+    backend.copy(factors.s, targets[i].s.view());
+    backend.copy(factors.u, targets[i].u.view());
+    backend.copy(factors.v, targets[i].v.view());
+    reports.push_back(solutions[i].report);
+  }
+  backend.wait();
+  return reports;
+}
+
+// Shapes only: addresses are invented, nothing is read.
+py::dict estimate(const std::string& method, const std::vector<std::tuple<Index, Index, Index>>& shapes,
+                  const std::string& pattern, const OptionValues& options) {
+  DryRun dry = make_dry_run();
+  std::vector<Matrix> weights;
+  Problem problem;
+  problem.pattern = Pattern::parse(pattern);
+  for (const auto& [rows, cols, rank] : shapes) {
+    weights.push_back(dry.backend->matrix(rows, cols));
+    problem.targets.push_back({"layer", weights.back().view(), rank});
+  }
+  const Index d_in = shapes.empty() ? 0 : std::get<1>(shapes.front());
+  Matrix gram = dry.backend->matrix(d_in, d_in);
+  problem.gram = gram.view();
+  solve(*dry.backend, method, problem, options);
+  py::dict out;
+  out["peak_bytes"] = dry.estimate->peak_bytes;
+  out["flops"] = dry.estimate->flops;
+  return out;
+}
+
+py::dict describe(const OptionSpec& spec) {
+  constexpr const char* kinds[] = {"integer", "real", "flag"};
+  py::dict out;
+  out["name"] = spec.name;
+  out["kind"] = kinds[static_cast<int>(spec.kind)];
+  out["default"] = spec.standard;
+  out["low"] = spec.low;
+  out["high"] = spec.high;
+  out["doc"] = spec.doc;
+  return out;
+}
+
+py::list list_methods() {
+  constexpr const char* uses[] = {"none", "diagonal", "full"};
+  py::list out;
+  for (const Method& method : methods()) {
+    py::dict row;
+    row["name"] = method.name;
+    row["title"] = method.title;
+    row["citation"] = method.citation;
+    row["needs_gram"] = uses[static_cast<int>(method.gram)];
+    row["low_rank"] = method.low_rank;
+    py::list options;
+    for (const OptionSpec& spec : method.options) options.append(describe(spec));
+    row["options"] = options;
+    out.append(row);
+  }
+  return out;
+}
+
+}  // namespace
+
+void register_solvers(py::module_& module) {
+  py::class_<PyTarget>(module, "Target")
+      .def(py::init<std::string, PyView, PyView, PyView, PyView, Index>(), py::arg("name"), py::arg("w"), py::arg("s"),
+           py::arg("u"), py::arg("v"), py::arg("rank"));
+  py::class_<Report>(module, "Report").def("as_dict", [](const Report& report) { return describe(report); });
+  module.def("solve", &solve_into, py::arg("backend"), py::arg("method"), py::arg("targets"), py::arg("pattern"),
+             py::arg("gram"), py::arg("damping"), py::arg("options"), py::arg("seed"),
+             py::call_guard<py::gil_scoped_release>());
+  module.def(
+      "relative_loss",
+      [](Backend& backend, const PyView& w, const PyView& w_hat, const PyView& gram) {
+        return relative_loss(backend, w.view(), w_hat.view(), gram.view());
+      },
+      py::arg("backend"), py::arg("w"), py::arg("w_hat"), py::arg("gram"), py::call_guard<py::gil_scoped_release>());
+  module.def("estimate", &estimate, py::arg("method"), py::arg("shapes"), py::arg("pattern"), py::arg("options"));
+  module.def("methods", &list_methods);
+  module.def("resolve_options", [](const std::string& method, const OptionValues& options) {
+    return resolve_options(find_method(method), options);
+  });
+}
+
+}  // namespace sparlow::bindings

@@ -1,0 +1,252 @@
+"""Decomposition of single weight matrices: the torch-facing side of the C++ solvers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sparlow import _core
+
+OptionValue = float | int | bool
+_ACTIVATION_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+@dataclass(frozen=True)
+class Damping:
+    """``H + diagonal * diag(H) + mean * mean(diag(H)) * I`` with H the Gram matrix. Both are fractions >= 0."""
+
+    diagonal: float = 0.005
+    mean: float = 0.005
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a solver says of its result; numerical outcomes are data here, not errors.
+
+    ``loss`` is tr(E H Eᵀ) with E = W - S - U V and H the undamped Gram matrix, computed in f64;
+    ``relative_loss`` divides it by tr(W H Wᵀ). Both are NaN when there was no Gram matrix. ``damping_used``
+    is the sum of the damping coefficients in force, larger than asked when it had to be raised. ``seconds``
+    covers all weights that were solved together.
+    """
+
+    status: Literal["direct", "converged", "iteration_limit"]
+    iterations: int
+    loss: float
+    relative_loss: float
+    density: float
+    rank: int
+    damping_used: float
+    dead_columns: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """W ≈ s + u v. ``s`` [d_out, d_in] with exact zeros off its pattern, ``u`` [d_out, r], ``v`` [r, d_in]; f32."""
+
+    s: Tensor
+    u: Tensor
+    v: Tensor
+    report: Report
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    name: str
+    kind: Literal["integer", "real", "flag"]
+    default: float
+    low: float
+    high: float
+    doc: str
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """A row of the solver registry."""
+
+    name: str
+    title: str
+    citation: str
+    needs_gram: Literal["none", "diagonal", "full"]
+    low_rank: bool
+    options: dict[str, OptionInfo]
+
+
+@cache
+def methods() -> tuple[MethodInfo, ...]:
+    """All methods of this build, in the order of the registry."""
+    rows = []
+    for row in _core.methods():
+        options = {option["name"]: OptionInfo(**option) for option in row.pop("options")}
+        rows.append(MethodInfo(**row, options=options))
+    return tuple(rows)
+
+
+def method_info(name: str) -> MethodInfo:
+    """The registry row of one method. ValueError suggests the nearest name."""
+    _core.resolve_options(name, {})
+    return next(method for method in methods() if method.name == name)
+
+
+def check_options(method: str, options: Mapping[str, OptionValue]) -> dict[str, float]:
+    """All options of a method with defaults filled in. ValueError names an unknown option or a bad value."""
+    return dict(_core.resolve_options(method, {name: float(value) for name, value in options.items()}))
+
+
+def parse_pattern(text: str) -> _core.Pattern:
+    """``'2:4'`` (keep n of every m inputs), ``'0.5@row'``, ``'0.5@matrix'`` or ``'dense'``. ValueError otherwise."""
+    return _core.Pattern(text)
+
+
+def backend_for(device: torch.device | str) -> _core.Backend:
+    """The backend that works on tensors of ``device``, on torch's current stream there."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        stream = torch.cuda.current_stream(device)
+        return _core.make_backend(f"cuda:{stream.device_index}", stream.cuda_stream)
+    return _core.make_backend(device.type)
+
+
+def _view(x: Tensor) -> _core.View:
+    if x.stride(1) != 1 and x.shape[1] > 1:
+        raise ValueError(f"a {tuple(x.shape)} tensor has stride {x.stride(1)} within a row, not 1")
+    return _core.View(x.data_ptr(), x.shape[0], x.shape[1], max(x.stride(0), x.shape[1]))
+
+
+class Gram:
+    """Accumulates XᵀX of one input stream in f32, X being all its tokens.
+
+    Args:
+        d_in: features of a token.
+        device: where the activations live.
+        name: what errors call the stream.
+    """
+
+    def __init__(self, d_in: int, *, device: torch.device | str = "cpu", name: str = "input") -> None:
+        self.name = name
+        self.tokens = 0
+        self._backend = backend_for(device)
+        self._upper = torch.zeros(d_in, d_in, dtype=torch.float32, device=device)
+
+    def add(self, x: Tensor) -> None:
+        """Adds tokens ``x`` [..., d_in] in float32, bfloat16 or float16. ValueError when one is NaN or Inf."""
+        d_in = self._upper.shape[0]
+        if x.shape[-1] != d_in or x.dtype not in _ACTIVATION_DTYPES:
+            raise ValueError(
+                f"{self.name}: expected float32, bfloat16 or float16 activations with {d_in} features, "
+                f"got {tuple(x.shape)} of {x.dtype}"
+            )
+        rows = x.detach().reshape(-1, d_in).contiguous()
+        finite = torch.isfinite(rows).all()
+        if not finite:
+            count = int((~torch.isfinite(rows)).sum())
+            raise ValueError(
+                f"{self.name}: {count} of {rows.numel()} input activations are NaN or Inf; "
+                "run the model in a wider dtype or drop the calibration text that causes it"
+            )
+        self._backend.gram_update(_view(rows), _ACTIVATION_DTYPES[rows.dtype], _view(self._upper))
+        self.tokens += rows.shape[0]
+
+    def matrix(self) -> Tensor:
+        """XᵀX [d_in, d_in], float32."""
+        full = self._upper.clone()
+        self._backend.symmetrise(_view(full))
+        return full
+
+
+def _gram_matrix(gram: Gram | Tensor | None) -> Tensor | None:
+    if isinstance(gram, Gram):
+        if gram.tokens == 0:
+            raise ValueError(f"{gram.name}: no calibration token reached this input")
+        return gram.matrix()
+    return None if gram is None else gram.detach().to(torch.float32).contiguous()
+
+
+def decompose(
+    weights: Sequence[Tensor],
+    gram: Gram | Tensor | None,
+    *,
+    method: str,
+    pattern: str,
+    ranks: Sequence[int],
+    damping: Damping | None = None,
+    options: Mapping[str, OptionValue] | None = None,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+) -> list[Decomposition]:
+    """Writes each weight as sparse + low rank, W ≈ S + U V.
+
+    Args:
+        weights: matrices [d_out, d_in] on one device that read the same input; they share the factored Gram
+            matrix and one penalty, which is faster than solving them one by one.
+        gram: XᵀX [d_in, d_in] of that input; may be None for methods that need none.
+        method: a name of :func:`methods`.
+        pattern: see :func:`parse_pattern`.
+        ranks: rank of U V for each weight; 0 for none.
+        damping: of the Gram matrix; default 0.005 and 0.005.
+        options: of the method; see :func:`methods`.
+        seed: of the random start of the low-rank part. Same seed, same machine: same bits.
+        names: what errors call the weights.
+
+    Raises:
+        ValueError: unknown method or option, shape that does not carry the pattern, rank out of range,
+            non-finite weight, Gram matrix that is not XᵀX.
+    """
+    names = names or [f"weight {i}" for i in range(len(weights))]
+    damping = damping or Damping()
+    originals = [weight.detach().to(torch.float32).contiguous() for weight in weights]
+    if not originals or len(ranks) != len(originals) or len(names) != len(originals):
+        raise ValueError(f"{len(originals)} weights, {len(ranks)} ranks and {len(names)} names do not match")
+    matrix = _gram_matrix(gram)
+    backend = backend_for(originals[0].device)
+    outputs, targets = [], []
+    for name, w, rank in zip(names, originals, ranks, strict=True):
+        if w.ndim != 2:
+            raise ValueError(f"{name}: expected a matrix, got a tensor of shape {tuple(w.shape)}")
+        kept_rank = max(0, rank)  # a negative rank is refused by the core, with the layer's name
+        s, u, v = torch.zeros_like(w), w.new_zeros(w.shape[0], kept_rank), w.new_zeros(kept_rank, w.shape[1])
+        outputs.append((s, u, v))
+        targets.append(_core.Target(name, _view(w), _view(s), _view(u), _view(v), rank))
+    reports = _core.solve(
+        backend,
+        method,
+        targets,
+        pattern,
+        None if matrix is None else _view(matrix),
+        (damping.diagonal, damping.mean),
+        {key: float(value) for key, value in (options or {}).items()},
+        seed,
+    )
+    return [
+        Decomposition(*factors, report=Report(rank=rank, **report.as_dict()))
+        for factors, rank, report in zip(outputs, ranks, reports, strict=True)
+    ]
+
+
+def relative_loss(w: Tensor, w_hat: Tensor, gram: Gram | Tensor) -> float:
+    """tr(E G Eᵀ) / tr(W G Wᵀ) with E = W - Ŵ and G the undamped Gram matrix, products in f64."""
+    matrix = _gram_matrix(gram)
+    assert matrix is not None
+    dense, approximate = (x.detach().to(torch.float32).contiguous() for x in (w, w_hat))
+    value = _core.relative_loss(backend_for(dense.device), _view(dense), _view(approximate), _view(matrix))
+    return float(value)
+
+
+def estimate(
+    method: str, shapes: Sequence[tuple[int, int, int]], pattern: str, options: Mapping[str, OptionValue] | None = None
+) -> dict[str, Any]:
+    """Memory and work of one :func:`decompose` call at its iteration limit, found by a run without arithmetic.
+
+    Args:
+        shapes: (d_out, d_in, rank) of each weight; all share d_in.
+
+    Returns:
+        ``peak_bytes`` (weights, Gram matrix and workspace) and ``flops``.
+    """
+    values = {key: float(value) for key, value in (options or {}).items()}
+    return dict(_core.estimate(method, list(shapes), pattern, values))
