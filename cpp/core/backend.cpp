@@ -159,9 +159,12 @@ void Backend::scale_by_mask(View x, ConstMaskView mask, double kept, double prun
 
 void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
   require(step.w.cols == factor.size(), "admm_step: w has ", step.w.cols, " columns, the factor ", factor.size());
-  for (const ConstView& x : {step.z, ConstView(step.t), ConstView(step.residual), ConstView(step.scratch)})
-    same_shape("admm_step", step.w, x);
+  for (const View& x : {step.t, step.residual, step.scratch}) same_shape("admm_step", step.w, x);
+  for (const View& x : {step.velocity, step.sparse})
+    if (!x.empty()) same_shape("admm_step", step.w, x);
   same_shape("admm_step", step.w, step.mask);
+  require(!step.velocity.empty() || (step.relaxation == 1 && step.momentum == 0),
+          "admm_step: relaxation and momentum need a velocity");
   Index rows = 0;
   for (Index count : step.row_counts) rows += count;
   require(rows == step.w.rows, "admm_step: stacked matrices have ", rows, " rows, w has ", step.w.rows);
@@ -170,34 +173,59 @@ void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
 
 // The step in terms of the other operations; a backend overrides it when a profile says that passes over memory cost.
 void Backend::do_admm_step(GramFactor& factor, AdmmStep& step) {
-  copy(step.t, step.residual);
-  scale_by_mask(step.residual, step.mask, 1, -1);
-  axpby(-1, step.z, 1, step.residual);                  // a - z, a = t on the mask and -t off it
   factor.apply_inverse(step.residual, step.scratch);
-  axpby(1, step.z, step.rho, step.scratch);             // s = z + rho (a - z) p
-  scale_by_mask(step.t, step.mask, 0, 1);
-  axpby(1, step.scratch, 1, step.t);                    // t = s + dual
+  axpby(step.rho, step.scratch, -1, step.residual);  // s - a
+  copy(step.t, step.scratch);
+  if (!step.sparse.empty()) {
+    copy(step.t, step.sparse);
+    scale_by_mask(step.sparse, step.mask, 1, -1);
+    axpby(1, step.residual, 1, step.sparse);
+  }
+  scale_by_mask(step.t, step.mask, 1, 0);
+  axpby(1, step.residual, 1, step.t);                // t' = s + dual
+  if (!step.velocity.empty()) {
+    axpby(1 - step.relaxation, step.scratch, step.relaxation, step.t);
+    axpby(step.momentum, step.velocity, 1, step.t);
+    copy(step.t, step.velocity);
+    axpby(-1, step.scratch, 1, step.velocity);
+  }
   Index begin = 0;
   for (Index count : step.row_counts) {
     project(ConstView(step.t).row_slice(begin, count), step.pattern, step.mask.row_slice(begin, count));
     begin += count;
   }
-  copy(step.w, step.residual);
-  axpby(-1, step.scratch, 1, step.residual);            // w - s
+  scale_by_mask(step.t, step.mask, 1, step.dual_scale);
+  if (!step.velocity.empty()) scale_by_mask(step.velocity, step.mask, 1, step.dual_scale);
+  copy(step.t, step.residual);
+  scale_by_mask(step.residual, step.mask, 1, -1);
+  axpby(1, step.w, -1, step.residual);
 }
 
-void Backend::cg_start(GramFactor& factor, CgState& state) {
-  for (const ConstView& x : {ConstView(state.residual), ConstView(state.direction), ConstView(state.product)})
-    same_shape("cg_start", state.x, x);
-  same_shape("cg_start", state.x, state.mask);
-  require(state.norms.rows == state.x.rows && state.norms.cols == 1, "cg_start: norms is not ", state.x.rows, " x 1");
-  gemm(1, state.direction, Op::none, factor.matrix(), Op::none, 0, state.product);
+namespace {
+
+void check_cg(const CgState& state) {
+  for (const ConstView& x : {ConstView(state.gradient), state.full, ConstView(state.residual),
+                             ConstView(state.direction), state.product})
+    same_shape("cg", state.gap, x);
+  same_shape("cg", state.gap, state.mask);
+  require(state.norms.rows == state.gap.rows && state.norms.cols == 1, "cg: norms is not ", state.gap.rows, " x 1");
+}
+
+}  // namespace
+
+void Backend::cg_start(CgState& state) {
+  check_cg(state);
   do_cg_start(state);
 }
 
-void Backend::cg_step(GramFactor& factor, CgState& state) {
-  gemm(1, state.direction, Op::none, factor.matrix(), Op::none, 0, state.product);
-  do_cg_update(state);
+void Backend::cg_move(CgState& state) {
+  check_cg(state);
+  do_cg_move(state);
+}
+
+void Backend::cg_turn(CgState& state) {
+  check_cg(state);
+  do_cg_turn(state);
 }
 
 }  // namespace sparlow

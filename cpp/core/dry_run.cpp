@@ -78,7 +78,8 @@ class DryRunBackend final : public Backend {
   Index do_changed(ConstMaskView a, ConstMaskView) override { return a.size() / 2; }
   void do_scale_by_mask(View, ConstMaskView, double, double) override {}
   void do_cg_start(CgState&) override {}
-  void do_cg_update(CgState&) override {}
+  void do_cg_move(CgState&) override {}
+  void do_cg_turn(CgState&) override {}
 
  private:
   std::shared_ptr<Estimate> estimate_;

@@ -11,8 +11,6 @@ class BackendDecorator : public Backend {
   static std::shared_ptr<void> allocate(Backend& b, std::size_t bytes) { return b.do_allocate(bytes); }
   static void upload(Backend& b, const float* values, View out) { b.do_upload(values, out); }
   static void download(Backend& b, ConstView x, float* values) { b.do_download(x, values); }
-  static void start_cg(Backend& b, CgState& state) { b.do_cg_start(state); }
-  static void update_cg(Backend& b, CgState& state) { b.do_cg_update(state); }
 
   Backend& inner_;
 };
@@ -156,14 +154,17 @@ class TraceBackend final : public BackendDecorator {
     record_("admm_step", 6 * n, 4 * 9 * n + 3 * n, [&] { inner_.admm_step(factor, step); });
   }
   void do_cg_start(CgState& state) override {
-    record_("cg_start", 0, moved(state.x, 3), [&] { start_cg(inner_, state); });
+    record_("cg_start", 2 * count(state), moved(state.gap, 3), [&] { inner_.cg_start(state); });
   }
-  void do_cg_update(CgState& state) override {
-    record_("cg_update", 10 * elements(state.x.rows, state.x.cols), moved(state.x, 7),
-            [&] { update_cg(inner_, state); });
+  void do_cg_move(CgState& state) override {
+    record_("cg_move", 8 * count(state), moved(state.gap, 7), [&] { inner_.cg_move(state); });
+  }
+  void do_cg_turn(CgState& state) override {
+    record_("cg_turn", 8 * count(state), moved(state.gap, 5), [&] { inner_.cg_turn(state); });
   }
 
  private:
+  static double count(const CgState& state) { return elements(state.gap.rows, state.gap.cols); }
   static double moved(ConstView x, double times = 1) { return times * 4 * elements(x.rows, x.cols); }
 
   Recorder record_;

@@ -37,7 +37,8 @@ class CpuBackend final : public Backend {
   void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) override;
   void do_admm_step(GramFactor& factor, AdmmStep& step) override;
   void do_cg_start(CgState& state) override;
-  void do_cg_update(CgState& state) override;
+  void do_cg_move(CgState& state) override;
+  void do_cg_turn(CgState& state) override;
 };
 
 // Projects one row on an n:m pattern.

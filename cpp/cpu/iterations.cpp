@@ -8,19 +8,35 @@
 namespace sparlow::cpu {
 namespace {
 
-// right-hand side a - z, a = t on the mask and -t off it
-SPARLOW_MULTIVERSION void row_right_side(const float* t, const std::uint8_t* mask, const float* z, float* out, Index n) {
-  for (Index j = 0; j < n; ++j) out[j] = (mask[j] ? t[j] : -t[j]) - z[j];
+// x = (a - z) p and g = a - z give s - a = rho x - g; on the mask t' = t + (s - a), off it t' = s - a.
+SPARLOW_MULTIVERSION void row_advance(const float* x, const float* g, float rho, const std::uint8_t* mask, float* t,
+                                      Index n) {
+  for (Index j = 0; j < n; ++j) t[j] = (rho * x[j] - g[j]) + (mask[j] ? t[j] : 0.0f);
 }
 
-// s = z + rho x; residual = w - s; t = s + dual
-SPARLOW_MULTIVERSION void row_advance(const float* w, const float* z, const float* x, float rho,
-                                      const std::uint8_t* mask, float* t, float* residual, Index n) {
+SPARLOW_MULTIVERSION void row_advance_with_velocity(const float* x, const float* g, float rho, float relaxation,
+                                                    float momentum, const std::uint8_t* mask, float* t,
+                                                    float* velocity, Index n) {
   for (Index j = 0; j < n; ++j) {
-    const float s = z[j] + rho * x[j];
-    residual[j] = w[j] - s;
-    t[j] = s + (mask[j] ? 0.0f : t[j]);
+    const float change = (rho * x[j] - g[j]) - (mask[j] ? 0.0f : t[j]);
+    velocity[j] = relaxation * change + momentum * velocity[j];
+    t[j] += velocity[j];
   }
+}
+
+SPARLOW_MULTIVERSION void row_sparse(const float* x, const float* g, float rho, const std::uint8_t* mask,
+                                     const float* t, float* sparse, Index n) {
+  for (Index j = 0; j < n; ++j) sparse[j] = (rho * x[j] - g[j]) + (mask[j] ? t[j] : -t[j]);
+}
+
+SPARLOW_MULTIVERSION void row_rescale(const std::uint8_t* mask, float scale, float* x, Index n) {
+  for (Index j = 0; j < n; ++j) x[j] *= mask[j] ? 1.0f : scale;
+}
+
+// residual = w - a
+SPARLOW_MULTIVERSION void row_reflect(const float* w, const float* t, const std::uint8_t* mask, float* residual,
+                                      Index n) {
+  for (Index j = 0; j < n; ++j) residual[j] = w[j] - (mask[j] ? t[j] : -t[j]);
 }
 
 SPARLOW_MULTIVERSION float row_product(const float* x, const float* y, Index n) {
@@ -38,67 +54,103 @@ SPARLOW_MULTIVERSION void row_mask_into(const float* x, const std::uint8_t* mask
   for (Index j = 0; j < n; ++j) a[j] = b[j] = mask[j] ? x[j] : 0.0f;
 }
 
-SPARLOW_MULTIVERSION void row_cg_move(float alpha, const float* direction, const float* product,
-                                      const std::uint8_t* mask, float* x, float* residual, Index n) {
-  for (Index j = 0; j < n; ++j) {
-    x[j] += alpha * direction[j];
-    residual[j] -= mask[j] ? alpha * product[j] : 0.0f;
-  }
+SPARLOW_MULTIVERSION void row_subtract(float alpha, const float* x, float* y, Index n) {
+  for (Index j = 0; j < n; ++j) y[j] -= alpha * x[j];
 }
 
-SPARLOW_MULTIVERSION void row_cg_turn(float beta, const float* residual, float* direction, Index n) {
+// residual = full on the mask; returns <residual, old residual>
+SPARLOW_MULTIVERSION float row_next_residual(const float* full, const std::uint8_t* mask, float* residual, Index n) {
+  float lanes[16] = {};
+  for (Index j = 0; j < n; ++j) {
+    const float next = mask[j] ? full[j] : 0.0f;
+    lanes[j & 15] += next * residual[j];
+    residual[j] = next;
+  }
+  float sum = 0;
+  for (float lane : lanes) sum += lane;
+  return sum;
+}
+
+SPARLOW_MULTIVERSION void row_turn(float beta, const float* residual, float* direction, Index n) {
   for (Index j = 0; j < n; ++j) direction[j] = residual[j] + beta * direction[j];
+}
+
+void advance_row(const AdmmStep& step, Index i) {
+  const Index n = step.w.cols;
+  const float rho = static_cast<float>(step.rho);
+  const float *x = step.scratch.row(i), *g = step.residual.row(i);
+  if (!step.sparse.empty()) row_sparse(x, g, rho, step.mask.row(i), step.t.row(i), step.sparse.row(i), n);
+  if (step.velocity.empty()) return row_advance(x, g, rho, step.mask.row(i), step.t.row(i), n);
+  row_advance_with_velocity(x, g, rho, static_cast<float>(step.relaxation), static_cast<float>(step.momentum),
+                            step.mask.row(i), step.t.row(i), step.velocity.row(i), n);
+}
+
+void reflect_row(const AdmmStep& step, Index i) {
+  const Index n = step.w.cols;
+  if (step.dual_scale != 1) {
+    const float scale = static_cast<float>(step.dual_scale);
+    row_rescale(step.mask.row(i), scale, step.t.row(i), n);
+    if (!step.velocity.empty()) row_rescale(step.mask.row(i), scale, step.velocity.row(i), n);
+  }
+  row_reflect(step.w.row(i), step.t.row(i), step.mask.row(i), step.residual.row(i), n);
+}
+
+template <typename Row>
+void for_rows(ConstView x, Row&& row) {
+  parallel_for(x.rows, row_grain(x.cols), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) row(i);
+  });
 }
 
 }  // namespace
 
 void CpuBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {
-  const Index n = step.w.cols, grain = row_grain(n);
-  const float rho = static_cast<float>(step.rho);
-  parallel_for(step.w.rows, grain, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i)
-      row_right_side(step.t.row(i), step.mask.row(i), step.z.row(i), step.residual.row(i), n);
-  });
   factor.apply_inverse(step.residual, step.scratch);
-  const bool local = step.pattern.kind == Pattern::Kind::nm;  // groups are projected while the row is in cache
-  parallel_for(step.w.rows, grain, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      row_advance(step.w.row(i), step.z.row(i), step.scratch.row(i), rho, step.mask.row(i), step.t.row(i),
-                  step.residual.row(i), n);
-      if (local) project_groups_row(step.t.row(i), step.pattern, step.mask.row(i), n);
-    }
-  });
-  if (local) return;
+  if (step.pattern.kind == Pattern::Kind::nm) {  // groups are projected while the row is in cache
+    for_rows(step.w, [&](Index i) {
+      advance_row(step, i);
+      project_groups_row(step.t.row(i), step.pattern, step.mask.row(i), step.w.cols);
+      reflect_row(step, i);
+    });
+    return;
+  }
+  for_rows(step.w, [&](Index i) { advance_row(step, i); });
   Index begin = 0;
   for (Index rows : step.row_counts) {
     do_project(ConstView(step.t).row_slice(begin, rows), step.pattern, step.mask.row_slice(begin, rows));
     begin += rows;
   }
+  for_rows(step.w, [&](Index i) { reflect_row(step, i); });
 }
 
 void CpuBackend::do_cg_start(CgState& state) {
-  const Index n = state.x.cols;
-  parallel_for(state.x.rows, row_grain(n), [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      row_mask_into(state.product.row(i), state.mask.row(i), state.residual.row(i), state.direction.row(i), n);
-      *state.norms.row(i) = row_product(state.residual.row(i), state.residual.row(i), n);
-    }
+  const Index n = state.gap.cols;
+  for_rows(state.gap, [&](Index i) {
+    row_mask_into(state.full.row(i), state.mask.row(i), state.residual.row(i), state.direction.row(i), n);
+    *state.norms.row(i) = row_product(state.residual.row(i), state.residual.row(i), n);
   });
 }
 
-void CpuBackend::do_cg_update(CgState& state) {
-  const Index n = state.x.cols;
-  parallel_for(state.x.rows, row_grain(n), [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      float* direction = state.direction.row(i);
-      const float norm = *state.norms.row(i), curvature = row_product(direction, state.product.row(i), n);
-      if (!(norm > 0) || !(curvature > 0)) continue;  // this row has converged
-      row_cg_move(norm / curvature, direction, state.product.row(i), state.mask.row(i), state.x.row(i),
-                  state.residual.row(i), n);
-      const float next = row_product(state.residual.row(i), state.residual.row(i), n);
-      row_cg_turn(next / norm, state.residual.row(i), direction, n);
-      *state.norms.row(i) = next;
-    }
+void CpuBackend::do_cg_move(CgState& state) {
+  const Index n = state.gap.cols;
+  for_rows(state.gap, [&](Index i) {
+    const float* direction = state.direction.row(i);
+    const float curvature = row_product(direction, state.product.row(i), n);
+    if (!(curvature > 0)) return;  // this row has converged
+    const float alpha = row_product(state.residual.row(i), direction, n) / curvature;
+    row_subtract(alpha, direction, state.gap.row(i), n);
+    row_subtract(alpha, state.product.row(i), state.gradient.row(i), n);
+  });
+}
+
+void CpuBackend::do_cg_turn(CgState& state) {
+  const Index n = state.gap.cols;
+  for_rows(state.gap, [&](Index i) {
+    const float old = *state.norms.row(i);
+    const float mixed = row_next_residual(state.full.row(i), state.mask.row(i), state.residual.row(i), n);
+    const float next = row_product(state.residual.row(i), state.residual.row(i), n);
+    row_turn(old > 0 ? std::max(0.0f, (next - mixed) / old) : 0.0f, state.residual.row(i), state.direction.row(i), n);
+    *state.norms.row(i) = next;
   });
 }
 

@@ -8,11 +8,13 @@ namespace {
 using Kind = OptionSpec::Kind;
 
 constexpr std::array kThreeBasilOptions = {
-    OptionSpec{"max_iterations", Kind::integer, 300, 1, 10000, "ADMM iterations at most"},
-    OptionSpec{"check_every", Kind::integer, 10, 1, 1000, "iterations between updates of the penalty"},
-    OptionSpec{"rho", Kind::real, 0.1, 1e-6, 1e6, "first penalty, relative to the unit diagonal of the Gram matrix"},
-    OptionSpec{"refit_rounds", Kind::integer, 3, 0, 100, "final alternations of sparse and low-rank refit; 0: none"},
-    OptionSpec{"refit_steps", Kind::integer, 10, 1, 1000, "conjugate-gradient steps on the support in each of them"},
+    OptionSpec{"iterations", Kind::integer, 60, 1, 10000, "ADMM iterations"},
+    OptionSpec{"refit_steps", Kind::integer, 10, 1, 1000, "final conjugate-gradient steps on the support, l refitted"},
+    OptionSpec{"rho_start", Kind::real, 0.06, 1e-6, 1e6, "first penalty, relative to the unit-diagonal Gram matrix"},
+    OptionSpec{"rho_end", Kind::real, 0.5, 1e-6, 1e6, "last penalty; geometric in between"},
+    OptionSpec{"update_every", Kind::integer, 5, 1, 1000, "iterations between updates of the penalty"},
+    OptionSpec{"relaxation", Kind::real, 1.4, 0.1, 2.0, "over-relaxation of the state update"},
+    OptionSpec{"momentum", Kind::real, 0.2, 0, 0.95, "heavy-ball share of the last update"},
 };
 
 constexpr std::array<Method, 3> kMethods = {{

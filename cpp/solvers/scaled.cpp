@@ -1,7 +1,5 @@
 #include "solvers/scaled.hpp"
 
-#include <cmath>
-
 namespace sparlow {
 
 std::vector<Index> stacked_rows(const Problem& problem) {
@@ -41,60 +39,35 @@ void unstack_sparse(SolverContext& context, ConstView x, ConstView scale) {
   }
 }
 
-void low_rank_step(SolverContext& context, ConstView residual, LowRank& part) {
+void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps, View s, LowRank& low_rank) {
   Backend& backend = context.backend;
-  backend.gemm(1, context.gram->scaled(), Op::none, part.b, Op::transpose, 0, part.hb);
-  backend.gemm(1, residual, Op::none, part.hb, Op::none, 0, part.q);
-  backend.orthonormalise(part.q);
-  backend.gemm(1, part.q, Op::transpose, residual, Op::none, 0, part.b);
-}
-
-void low_rank_start(SolverContext& context, ConstView residual, Index rank, std::uint64_t seed, Index steps,
-                    LowRank& part) {
-  Backend& backend = context.backend;
-  part.q = backend.matrix(residual.rows, rank);
-  part.b = backend.matrix(rank, residual.cols);
-  part.hb = backend.matrix(residual.cols, rank);
-  backend.randn(part.q, seed);
-  backend.orthonormalise(part.q);
-  backend.gemm(1, part.q, Op::transpose, residual, Op::none, 0, part.b);
-  for (Index i = 0; i < steps; ++i) low_rank_step(context, residual, part);
-}
-
-void balance(SolverContext& context, const LowRank& part, Decomposition& factors) {
-  Backend& backend = context.backend;
-  const Index rank = part.b.rows();
-  Matrix hb = backend.matrix(part.b.cols(), rank), basis = backend.matrix(rank, rank), values = backend.matrix(1, rank);
-  backend.gemm(1, context.gram->scaled(), Op::none, part.b, Op::transpose, 0, hb);
-  backend.gemm(1, part.b, Op::none, hb, Op::none, 0, basis);
-  backend.small_eigh(basis, values);
-  const std::vector<float> energy = backend.fetch_values(values), columns = backend.fetch_values(basis);
-  std::vector<float> left(columns.size()), right(columns.size());
-  for (Index i = 0; i < rank; ++i) {
-    const Index from = rank - 1 - i;  // eigenvalues ascend, singular values should descend
-    const double root = std::sqrt(std::sqrt(std::max(energy[from], 0.0f)));
-    if (root == 0) continue;  // a direction without energy: both factors stay 0
-    for (Index k = 0; k < rank; ++k) {
-      left[k * rank + i] = static_cast<float>(columns[k * rank + from] * root);
-      right[k * rank + i] = static_cast<float>(columns[k * rank + from] / root);
-    }
+  const ConstView h = context.gram->scaled();
+  Matrix gap = backend.matrix(w.rows, w.cols), gradient = backend.matrix(w.rows, w.cols),
+         full = backend.matrix(w.rows, w.cols), residual = backend.matrix(w.rows, w.cols),
+         direction = backend.matrix(w.rows, w.cols), product = backend.matrix(w.rows, w.cols),
+         norms = backend.matrix(w.rows, 1);
+  backend.copy(w, gap);
+  backend.axpby(-1, s, 1, gap);
+  backend.gemm(1, gap, Op::none, h, Op::none, 0, gradient);
+  const auto fit_low_rank = [&] {  // best l for this gap, then full = (gap - l) h
+    backend.copy(gradient, full);
+    if (low_rank.empty()) return;
+    low_rank.step(gradient, low_rank.b(), gap);
+    backend.gemm(1, low_rank.b(), Op::none, h, Op::none, 0, low_rank.kb());
+    low_rank.multiply(-1, low_rank.kb(), 1, full);
+  };
+  CgState state{gap, gradient, full, residual, direction, product, mask, norms};
+  fit_low_rank();
+  backend.cg_start(state);
+  for (Index i = 0; i < steps; ++i) {
+    backend.gemm(1, direction, Op::none, h, Op::none, 0, product);
+    backend.cg_move(state);
+    fit_low_rank();
+    if (i + 1 < steps) backend.cg_turn(state);
   }
-  backend.upload(left, basis);
-  backend.gemm(1, part.q, Op::none, basis, Op::none, 0, factors.u);
-  backend.upload(right, basis);
-  backend.gemm(1, basis, Op::transpose, part.b, Op::none, 0, factors.v);
-  backend.scale_columns(factors.v, context.gram->scale(), true);
-}
-
-void refit_sparse(SolverContext& context, ConstView target, ConstMaskView mask, Index steps, View x) {
-  Backend& backend = context.backend;
-  Matrix residual = backend.matrix(x.rows, x.cols), direction = backend.matrix(x.rows, x.cols),
-         product = backend.matrix(x.rows, x.cols), norms = backend.matrix(x.rows, 1);
-  backend.copy(target, direction);
-  backend.axpby(-1, x, 1, direction);
-  CgState state{x, residual, direction, product, mask, norms};
-  backend.cg_start(context.gram->factor(), state);
-  for (Index i = 0; i < steps; ++i) backend.cg_step(context.gram->factor(), state);
+  backend.copy(w, s);
+  backend.axpby(-1, gap, 1, s);
+  backend.scale_by_mask(s, mask, 1, 0);
 }
 
 }  // namespace sparlow

@@ -1,131 +1,105 @@
-// min over s in the pattern, rank(l) <= r of tr((w-s-l) h (w-s-l)^T) by three-block ADMM.
-// Makni, Meng, Mazumder, "3BASiL", arXiv:2603.01376. Letters, in scaled coordinates, rows of all targets stacked:
-// w (d_out x d_in) target, z = w - l, t = s + u single state array (u the scaled dual: 0 on the mask),
-// l = q b with q (d_out x r) orthonormal, rho penalty, p = (h + rho I)^-1.
+// min over s in the pattern, rank(l) <= r of tr((w-s-l) h (w-s-l)^T) by ADMM on (s, l) against a sparse copy of s.
+// Makni, Meng, Mazumder, "3BASiL", arXiv:2603.01376, with three changes that reach its loss in a fraction of the
+// iterations: l minimises the loss with s already eliminated (their l follows s, which hides what l could still
+// explain while the penalty is small), the penalty follows a fixed ramp, and the end result is refitted.
+// Letters, scaled coordinates, rows of all targets stacked: w (d_out x d_in) target, t state and a its reflection (see
+// AdmmStep), l = q b, rho penalty, p = (h + rho I)^-1, k = rho (I - rho p) the metric of l once s is eliminated.
+#include <cmath>
+
 #include "solvers/methods.hpp"
 #include "solvers/scaled.hpp"
 
 namespace sparlow {
 namespace {
 
-constexpr double kLargestRho = 1e6;
 constexpr Index kStartSteps = 3;  // subspace steps before the low-rank part has a warm start
 
 class ThreeBasil {
  public:
   explicit ThreeBasil(SolverContext& context)
-      : context_(context), backend_(context.backend), gram_(*context.gram), w_(stack_scaled(context, gram_.scale())) {
-    for (Matrix* x : {&z_, &t_, &residual_, &scratch_}) *x = backend_.matrix(w_.rows(), w_.cols());
+      : context_(context),
+        backend_(context.backend),
+        gram_(*context.gram),
+        low_rank_(context),
+        w_(stack_scaled(context, gram_.scale())),
+        row_counts_(stacked_rows(context.problem)) {
+    for (Matrix* x : {&t_, &residual_, &scratch_, &velocity_}) *x = backend_.matrix(w_.rows(), w_.cols());
     mask_ = backend_.mask(w_.rows(), w_.cols());
-    checked_mask_ = backend_.mask(w_.rows(), w_.cols());
-    kept_ = 0;
-    for (const Target& target : context.problem.targets)
-      kept_ += context.problem.pattern.kept(target.w.rows, target.w.cols);
-    low_rank_.resize(context.problem.targets.size());
   }
 
   void run() {
-    restart();
-    gram_.set_shift(rho_);
-    std::string status = "iteration_limit";
-    Index iteration = 0;
-    while (iteration < limit_) {
-      step(iteration++ == 0);
-      if (iteration % check_every_ != 0) continue;
-      context_.poll();
-      if (converged(iteration)) {
-        status = "converged";
-        break;
+    start();
+    for (Index i = 0; i < iterations_; ++i) {
+      if (i % update_every_ == 0) {
+        context_.poll();
+        gram_.set_shift(penalty(i));
       }
+      fit_low_rank(penalty(i), i == 0 ? kStartSteps : 1);
+      step(i);
     }
     finish();
-    for (Solution& solution : context_.solutions) {
-      solution.report.status = status;
-      solution.report.iterations = iteration;
-    }
   }
 
  private:
-  void restart() {
-    backend_.copy(w_, z_);
-    project_stacked(context_, w_, mask_);
-    backend_.copy_mask(mask_, checked_mask_);
+  // t = w on its projection, residual = w - a
+  void start() {
     backend_.copy(w_, t_);
+    project_stacked(context_, w_, mask_);
     backend_.scale_by_mask(t_, mask_, 1, 0);
+    backend_.copy(w_, residual_);
+    backend_.axpby(-1, t_, 1, residual_);
   }
 
-  void step(bool first) {
-    AdmmStep step{w_, z_, t_, mask_, residual_, scratch_, rho_, context_.problem.pattern,
-                  stacked_rows(context_.problem)};
-    backend_.admm_step(gram_.factor(), step);
-    fit_low_rank(first ? kStartSteps : 1, first);
+  // Geometric from rho_start to rho_end, held for update_every iterations at a time.
+  double penalty(Index iteration) const {
+    const Index step = iteration / update_every_, last = (iterations_ - 1) / update_every_;
+    const double progress = last == 0 ? 1 : std::min(1.0, static_cast<double>(step) / static_cast<double>(last));
+    return rho_start_ * std::pow(rho_end_ / rho_start_, progress);
   }
 
-  // l of each target from the rows of `residual_`, then z = w - l.
-  void fit_low_rank(Index steps, bool first) {
-    backend_.copy(w_, z_);
-    Index begin = 0;
-    for (std::size_t i = 0; i < low_rank_.size(); ++i) {
-      const Target& target = context_.problem.targets[i];
-      if (target.rank > 0) {
-        LowRank& part = low_rank_[i];
-        const ConstView rows = residual_.view().row_slice(begin, target.w.rows);
-        if (first) low_rank_start(context_, rows, target.rank, context_.problem.seed + i, steps, part);
-        else
-          for (Index k = 0; k < steps; ++k) low_rank_step(context_, rows, part);
-        backend_.gemm(-1, part.q, Op::none, part.b, Op::none, 1, z_.view().row_slice(begin, target.w.rows));
-      }
-      begin += target.w.rows;
+  // l = q b for the metric k on w - a; then residual = l - (w - a) = a - z.
+  void fit_low_rank(double rho, Index steps) {
+    if (low_rank_.empty()) return backend_.axpby(0, residual_, -1, residual_);
+    if (steps > 1) low_rank_.randomise(residual_);
+    for (Index i = 0; i < steps; ++i) {
+      gram_.factor().apply_inverse(low_rank_.b(), low_rank_.kb());
+      backend_.axpby(1, low_rank_.b(), -rho, low_rank_.kb());  // b k up to the factor rho
+      low_rank_.step(residual_, low_rank_.kb(), residual_);
     }
+    low_rank_.multiply(1, low_rank_.b(), -1, residual_);
   }
 
-  // The authors' schedule: the penalty grows with the share of the support that moved since the last check.
-  bool converged(Index iteration) {
-    const double moved = static_cast<double>(backend_.fetch_changed(mask_, checked_mask_)) / static_cast<double>(kept_);
-    backend_.copy_mask(mask_, checked_mask_);
-    if (moved == 0 && grown_) return true;
-    if (moved > 0.1) set_rho(rho_ * 1.1);
-    else if (moved > 0.005) set_rho(rho_ * 1.05);
-    else if (moved > 0 && grown_) set_rho(rho_ * 1.02);
-    else set_rho(rho_ / 5);
-    return iteration >= 100 && moved < 3e-4;
+  void step(Index iteration) {
+    const double rho = penalty(iteration), next = penalty(std::min(iteration + 1, iterations_ - 1));
+    AdmmStep step{w_,         t_,        mask_, residual_, scratch_, velocity_, {}, rho, relaxation_, momentum_,
+                  rho / next, context_.problem.pattern, row_counts_};
+    backend_.admm_step(gram_.factor(), step);
   }
 
-  void set_rho(double rho) {
-    rho = std::min(rho, kLargestRho);
-    grown_ = grown_ || rho > rho_;
-    backend_.scale_by_mask(t_, mask_, 1, rho_ / rho);  // the unscaled dual is what stays continuous
-    gram_.set_shift(rho);
-    rho_ = rho;
-  }
-
-  // Alternates conjugate gradients on the support with low-rank steps, then returns to raw coordinates.
   void finish() {
     backend_.scale_by_mask(t_, mask_, 1, 0);
-    const Index rounds = static_cast<Index>(context_.option("refit_rounds"));
-    const Index cg_steps = static_cast<Index>(context_.option("refit_steps"));
-    for (Index round = 0; round < rounds; ++round) {
-      refit_sparse(context_, z_, mask_, cg_steps, t_);
-      backend_.copy(w_, residual_);
-      backend_.axpby(-1, t_, 1, residual_);
-      fit_low_rank(1, false);
-    }
+    refit(context_, w_, mask_, static_cast<Index>(context_.option("refit_steps")), t_, low_rank_);
     unstack_sparse(context_, t_, gram_.scale());
-    for (std::size_t i = 0; i < low_rank_.size(); ++i)
-      if (!low_rank_[i].q.empty()) balance(context_, low_rank_[i], context_.solutions[i].factors);
+    low_rank_.balance();
+    for (Solution& solution : context_.solutions) {
+      solution.report.status = "iteration_limit";
+      solution.report.iterations = iterations_;
+    }
   }
 
   SolverContext& context_;
   Backend& backend_;
   ScaledGram& gram_;
-  Matrix w_, z_, t_, residual_, scratch_;
-  Mask mask_, checked_mask_;
-  std::vector<LowRank> low_rank_;
-  Index kept_ = 0;
-  double rho_ = context_.option("rho");
-  Index limit_ = static_cast<Index>(context_.option("max_iterations"));
-  Index check_every_ = static_cast<Index>(context_.option("check_every"));
-  bool grown_ = false;
+  LowRank low_rank_;
+  Matrix w_, t_, residual_, scratch_, velocity_;
+  Mask mask_;
+  std::vector<Index> row_counts_;
+  Index iterations_ = static_cast<Index>(context_.option("iterations"));
+  Index update_every_ = static_cast<Index>(context_.option("update_every"));
+  double rho_start_ = context_.option("rho_start");
+  double rho_end_ = context_.option("rho_end");
+  double relaxation_ = context_.option("relaxation");
+  double momentum_ = context_.option("momentum");
 };
 
 }  // namespace

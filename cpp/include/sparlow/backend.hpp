@@ -33,27 +33,36 @@ class GramFactor {
   virtual void apply_inverse(ConstView x, View y) = 0;
 };
 
-// One iteration of 3BASiL's sparse step in the single-array form (t = s + dual, split by the mask).
+// One ADMM iteration on the sparse part, in the single-array form: t holds the sparse copy on the mask and the scaled
+// dual off it, a = (t on the mask, -t off it) is their reflection.
+//   s = z + rho (a - z) p;  t' = s + (dual off the mask);  t += relaxation (t' - t) + momentum velocity;  mask = project(t)
 struct AdmmStep {
-  ConstView w;    // target, scaled coordinates
-  ConstView z;    // w - low-rank part
-  View t;         // state: kept entries are the sparse copy, others the scaled dual
-  MaskView mask;  // support of the sparse copy
-  View residual;  // out: w - s; holds the right-hand side in between
-  View scratch;   // same shape
+  ConstView w;       // target, scaled coordinates
+  View t;            // state
+  MaskView mask;     // support
+  View residual;     // in: a - z with z = w - low-rank part; out: w - a of the new state
+  View scratch;      // same shape, overwritten
+  View velocity;     // last change of t; empty when relaxation is 1 and momentum 0
+  View sparse;       // out: s; empty when not wanted
   double rho = 0;
+  double relaxation = 1;
+  double momentum = 0;
+  double dual_scale = 1;  // the new dual is multiplied by it: old over new penalty
   Pattern pattern;
   std::vector<Index> row_counts;  // rows of each stacked matrix; a whole-matrix pattern is applied to each
 };
 
-// Masked conjugate gradients on min tr((y-x) h (y-x)^T), x zero off the mask, one independent system per row.
+// Conjugate gradients (Polak-Ribiere, one direction and step length per row) on min tr((gap - l) h (gap - l)^T) over the
+// entries of s on a mask; gap = w - s. Between a move and a turn the caller may refit l.
 struct CgState {
-  View x;             // iterate
-  View residual;      // masked negative gradient
+  View gap;        // w - s
+  View gradient;   // gap h
+  ConstView full;  // (gap - l) h: what the caller provides before start and turn
+  View residual;   // full on the mask
   View direction;
-  View product;       // direction h
+  ConstView product;  // direction h: what the caller provides before move
   ConstMaskView mask;
-  View norms;         // rows x 1: squared residual norms
+  View norms;  // rows x 1: squared row norms of residual
 };
 
 class Backend {
@@ -111,9 +120,9 @@ class Backend {
 
   // Composites ---------------------------------------------------------------------------------------------
   void admm_step(GramFactor& factor, AdmmStep& step);
-  // Takes target - x in `direction`; leaves the masked residual, its norms and the first direction.
-  void cg_start(GramFactor& factor, CgState& state);
-  void cg_step(GramFactor& factor, CgState& state);
+  void cg_start(CgState& state);  // residual, norms, first direction
+  void cg_move(CgState& state);   // best step along direction in every row: updates gap and gradient
+  void cg_turn(CgState& state);   // next residual, norms and direction
 
  protected:
   friend class BackendDecorator;
@@ -142,7 +151,8 @@ class Backend {
   virtual void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) = 0;
   virtual void do_admm_step(GramFactor& factor, AdmmStep& step);
   virtual void do_cg_start(CgState& state) = 0;
-  virtual void do_cg_update(CgState& state) = 0;
+  virtual void do_cg_move(CgState& state) = 0;
+  virtual void do_cg_turn(CgState& state) = 0;
 };
 
 // device: "cpu", "cuda" or "cuda:N". stream: a native stream handle to borrow (0: the backend's own or default).

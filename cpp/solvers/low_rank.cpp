@@ -1,0 +1,89 @@
+#include "solvers/low_rank.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sparlow {
+
+LowRank::LowRank(SolverContext& context) : context_(context) {
+  Index ranks = 0;
+  for (const Target& target : context.problem.targets) {
+    q_.push_back(context.backend.matrix(target.w.rows, target.rank));
+    ranks += target.rank;
+  }
+  const Index d_in = context.problem.targets.front().w.cols;
+  b_ = context.backend.matrix(ranks, d_in);
+  kb_ = context.backend.matrix(ranks, d_in);
+}
+
+void LowRank::randomise(ConstView residual) {
+  Index row = 0, rank = 0;
+  for (std::size_t i = 0; i < q_.size(); ++i) {
+    Matrix& q = q_[i];
+    context_.backend.randn(q, context_.problem.seed + i);
+    context_.backend.orthonormalise(q);
+    context_.backend.gemm(1, q, Op::transpose, residual.row_slice(row, q.rows()), Op::none, 0,
+                          b_.view().row_slice(rank, q.cols()));
+    row += q.rows();
+    rank += q.cols();
+  }
+}
+
+void LowRank::step(ConstView left, ConstView kb, ConstView residual) {
+  Index row = 0, rank = 0;
+  for (Matrix& q : q_) {
+    context_.backend.gemm(1, left.row_slice(row, q.rows()), Op::none, kb.row_slice(rank, q.cols()), Op::transpose, 0, q);
+    context_.backend.orthonormalise(q);
+    context_.backend.gemm(1, q, Op::transpose, residual.row_slice(row, q.rows()), Op::none, 0,
+                          b_.view().row_slice(rank, q.cols()));
+    row += q.rows();
+    rank += q.cols();
+  }
+}
+
+void LowRank::multiply(double alpha, ConstView c, double beta, View x) const {
+  Index row = 0, rank = 0;
+  for (const Matrix& q : q_) {
+    const View rows = x.row_slice(row, q.rows());
+    if (q.empty()) context_.backend.axpby(0, rows, beta, rows);
+    else context_.backend.gemm(alpha, q, Op::none, c.row_slice(rank, q.cols()), Op::none, beta, rows);
+    row += q.rows();
+    rank += q.cols();
+  }
+}
+
+void LowRank::balance() const {
+  Index rank = 0;
+  for (std::size_t i = 0; i < q_.size(); ++i) {
+    if (!q_[i].empty()) balance_one(i, b_.view().row_slice(rank, q_[i].cols()));
+    rank += q_[i].cols();
+  }
+}
+
+void LowRank::balance_one(std::size_t i, ConstView b) const {
+  Backend& backend = context_.backend;
+  Decomposition& factors = context_.solutions[i].factors;
+  const Index rank = b.rows;
+  Matrix bh = backend.matrix(rank, b.cols), basis = backend.matrix(rank, rank), values = backend.matrix(1, rank);
+  backend.gemm(1, b, Op::none, context_.gram->scaled(), Op::none, 0, bh);
+  backend.gemm(1, bh, Op::none, b, Op::transpose, 0, basis);
+  backend.small_eigh(basis, values);
+  const std::vector<float> energy = backend.fetch_values(values), columns = backend.fetch_values(basis);
+  std::vector<float> left(columns.size()), right(columns.size());
+  for (Index k = 0; k < rank; ++k) {
+    const Index from = rank - 1 - k;  // eigenvalues ascend, singular values should descend
+    const double root = std::sqrt(std::sqrt(std::max(energy[from], 0.0f)));
+    if (root == 0) continue;  // a direction without energy: both factors stay 0
+    for (Index j = 0; j < rank; ++j) {
+      left[j * rank + k] = static_cast<float>(columns[j * rank + from] * root);
+      right[j * rank + k] = static_cast<float>(columns[j * rank + from] / root);
+    }
+  }
+  backend.upload(left, basis);
+  backend.gemm(1, q_[i], Op::none, basis, Op::none, 0, factors.u);
+  backend.upload(right, basis);
+  backend.gemm(1, basis, Op::transpose, b, Op::none, 0, factors.v);
+  backend.scale_columns(factors.v, context_.gram->scale(), true);
+}
+
+}  // namespace sparlow

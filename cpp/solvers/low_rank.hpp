@@ -1,0 +1,35 @@
+// The low-rank part l = q b of each target, tracked by one warm-started subspace step at a time.
+#pragma once
+
+#include "sparlow/solvers.hpp"
+
+namespace sparlow {
+
+class LowRank {
+ public:
+  explicit LowRank(SolverContext& context);
+
+  bool empty() const { return b_.empty(); }
+  // All b stacked (sum of ranks x d_in), and a buffer of the same shape for b times a metric.
+  ConstView b() const { return b_.view(); }
+  View kb() { return kb_.view(); }
+
+  // q random, b = q^T residual.
+  void randomise(ConstView residual);
+  // q = orth(left kb^T), b = q^T residual: a subspace step for min tr((residual - l) k (residual - l)^T) when
+  // left kb^T = residual k b^T.
+  void step(ConstView left, ConstView kb, ConstView residual);
+  // x = alpha q c + beta x, c stacked like b.
+  void multiply(double alpha, ConstView c, double beta, View x) const;
+  // u = q e diag(sqrt sigma), v = diag(1 / sqrt sigma) e^T b diag(1/n): equal weight on both factors, largest first.
+  void balance() const;
+
+ private:
+  void balance_one(std::size_t i, ConstView b) const;
+
+  SolverContext& context_;
+  std::vector<Matrix> q_;
+  Matrix b_, kb_;
+};
+
+}  // namespace sparlow
