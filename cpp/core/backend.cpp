@@ -182,7 +182,7 @@ void Backend::do_admm_step(GramFactor& factor, AdmmStep& step) {
     axpby(1, step.residual, 1, step.sparse);
   }
   scale_by_mask(step.t, step.mask, 1, 0);
-  axpby(1, step.residual, 1, step.t);                // t' = s + dual
+  axpby(1, step.residual, 1, step.t);  // t' = s + dual
   if (!step.velocity.empty()) {
     axpby(1 - step.relaxation, step.scratch, step.relaxation, step.t);
     axpby(step.momentum, step.velocity, 1, step.t);
@@ -204,8 +204,8 @@ void Backend::do_admm_step(GramFactor& factor, AdmmStep& step) {
 namespace {
 
 void check_cg(const CgState& state) {
-  for (const ConstView& x : {ConstView(state.gradient), state.full, ConstView(state.residual),
-                             ConstView(state.direction), state.product})
+  for (const ConstView& x :
+       {ConstView(state.gradient), state.full, ConstView(state.residual), ConstView(state.direction), state.product})
     same_shape("cg", state.gap, x);
   same_shape("cg", state.gap, state.mask);
   require(state.norms.rows == state.gap.rows && state.norms.cols == 1, "cg: norms is not ", state.gap.rows, " x 1");

@@ -3,7 +3,8 @@
 namespace sparlow {
 
 std::unique_ptr<Backend> make_cuda_backend(int, std::uintptr_t) {
-  fail(ErrorCode::unavailable, "this sparlow was built without CUDA; build it with -DSPARLOW_CUDA=ON, or use device 'cpu'");
+  fail(ErrorCode::unavailable,
+       "this sparlow was built without CUDA; build it with -DSPARLOW_CUDA=ON, or use device 'cpu'");
 }
 
 }  // namespace sparlow

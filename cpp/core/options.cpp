@@ -25,8 +25,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 void check_value(const Method& method, const OptionSpec& spec, double value) {
   require(value >= spec.low && value <= spec.high, method.name, ": option ", spec.name, " = ", value, " is outside [",
           spec.low, ", ", spec.high, "]");
-  require(spec.kind == OptionSpec::Kind::real || value == std::floor(value), method.name, ": option ", spec.name,
-          " = ", value, " is not a whole number");
+  require(spec.kind == OptionSpec::Kind::real || value == std::floor(value), method.name, ": option ", spec.name, " = ",
+          value, " is not a whole number");
 }
 
 }  // namespace

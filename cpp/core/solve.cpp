@@ -15,8 +15,7 @@ void check_target(Backend& backend, const Method& method, const Problem& problem
           " is outside [0, ", std::min(w.rows, w.cols), "] for a ", w.rows, " x ", w.cols, " weight");
   require(method.low_rank || target.rank == 0, target.name, ": ", method.name, " has no low-rank part, yet rank ",
           target.rank, " was asked for; use rank 0 or a method that has one");
-  if (!backend.fetch_all_finite(w))
-    fail(ErrorCode::numerical, target.name, ": the weight contains NaN or Inf");
+  if (!backend.fetch_all_finite(w)) fail(ErrorCode::numerical, target.name, ": the weight contains NaN or Inf");
 }
 
 void check_problem(Backend& backend, const Method& method, const Problem& problem) {
@@ -59,7 +58,8 @@ void measure(Backend& backend, const Problem& problem, const Target& target, Sol
     fail(ErrorCode::numerical, target.name, ": the solver diverged (NaN or Inf in the result); raise the damping");
   Mask zeros = backend.mask(e.rows(), e.cols()), support = backend.mask(e.rows(), e.cols());
   backend.nonzeros(factors.s, support);
-  solution.report.density = static_cast<double>(backend.fetch_changed(support, zeros)) / static_cast<double>(e.rows() * e.cols());
+  solution.report.density =
+      static_cast<double>(backend.fetch_changed(support, zeros)) / static_cast<double>(e.rows() * e.cols());
   if (problem.gram.empty()) {
     solution.report.loss = solution.report.relative_loss = std::numeric_limits<double>::quiet_NaN();
     return;

@@ -87,7 +87,9 @@ class TraceBackend final : public BackendDecorator {
   void do_download(ConstView x, float* values) override {
     record_("download", 0, 4 * elements(x.rows, x.cols), [&] { download(inner_, x, values); });
   }
-  void do_copy(ConstView x, View out) override { record_("copy", 0, moved(x, 2), [&] { inner_.copy(x, out); }); }
+  void do_copy(ConstView x, View out) override {
+    record_("copy", 0, moved(x, 2), [&] { inner_.copy(x, out); });
+  }
   void do_copy_mask(ConstMaskView x, MaskView out) override {
     record_("copy_mask", 0, 2 * elements(x.rows, x.cols), [&] { inner_.copy_mask(x, out); });
   }
@@ -101,7 +103,9 @@ class TraceBackend final : public BackendDecorator {
     record_("gram_update", rows * d * d, (x.dtype == DType::f32 ? 4 : 2) * rows * d + 4 * d * d,
             [&] { inner_.gram_update(x, gram); });
   }
-  void do_symmetrise(View gram) override { record_("symmetrise", 0, moved(gram), [&] { inner_.symmetrise(gram); }); }
+  void do_symmetrise(View gram) override {
+    record_("symmetrise", 0, moved(gram), [&] { inner_.symmetrise(gram); });
+  }
   void do_normalise_gram(ConstView gram, ConstView inverse_scale, View out) override {
     record_("normalise_gram", 2 * elements(gram.rows, gram.cols), moved(gram, 2),
             [&] { inner_.normalise_gram(gram, inverse_scale, out); });

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cblas.h>
+
 #include <cstddef>
 
 #ifndef SPARLOW_BLAS_PREFIX

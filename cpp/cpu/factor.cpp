@@ -31,7 +31,8 @@ class CpuGramFactor final : public GramFactor {
     SPARLOW_BLAS(spotrf_)("L", &size, inverse_.data(), &size, &info, 1);
     if (info == 0) SPARLOW_BLAS(spotri_)("L", &size, inverse_.data(), &size, &info, 1);
     if (info != 0)
-      fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (pivot ", info, " of ", n, ")");
+      fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (pivot ", info, " of ", n,
+           ")");
     // LAPACK's lower triangle is the upper one of a row-major matrix.
     parallel_for(n, row_grain(n), [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i)
@@ -90,8 +91,7 @@ void householder_qr(std::vector<double>& y, Index rows, Index cols) {
   const int length = std::max(1, 64 * n);
   std::vector<double> work(static_cast<std::size_t>(length));
   SPARLOW_BLAS(dgeqrf_)(&m, &n, columns.data(), &m, tau.data(), work.data(), &length, &info);
-  if (info == 0)
-    SPARLOW_BLAS(dorgqr_)(&m, &n, &n, columns.data(), &m, tau.data(), work.data(), &length, &info);
+  if (info == 0) SPARLOW_BLAS(dorgqr_)(&m, &n, &n, columns.data(), &m, tau.data(), work.data(), &length, &info);
   if (info != 0) fail(ErrorCode::internal, "QR factorisation rejected argument ", -info);
   for (Index i = 0; i < rows; ++i)
     for (Index j = 0; j < cols; ++j) y[i * cols + j] = columns[j * rows + i];

@@ -15,8 +15,8 @@ SPARLOW_MULTIVERSION void row_advance(const float* x, const float* g, float rho,
 }
 
 SPARLOW_MULTIVERSION void row_advance_with_velocity(const float* x, const float* g, float rho, float relaxation,
-                                                    float momentum, const std::uint8_t* mask, float* t,
-                                                    float* velocity, Index n) {
+                                                    float momentum, const std::uint8_t* mask, float* t, float* velocity,
+                                                    Index n) {
   for (Index j = 0; j < n; ++j) {
     const float change = (rho * x[j] - g[j]) - (mask[j] ? 0.0f : t[j]);
     velocity[j] = relaxation * change + momentum * velocity[j];

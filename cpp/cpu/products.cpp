@@ -10,7 +10,7 @@ namespace sparlow::cpu {
 namespace {
 
 constexpr Index kBlasLimit = 2147483647;
-constexpr Index kGramRows = 1024;     // tokens converted to f32 at a time
+constexpr Index kGramRows = 1024;  // tokens converted to f32 at a time
 constexpr Index kQuadraticBlock = 256;
 
 int blas_int(Index n) {
@@ -34,8 +34,7 @@ float widen(std::uint16_t bits, DType dtype) {
 }
 
 ConstView as_float(const TypedView& x, Index begin, Index count, std::vector<float>& buffer) {
-  if (x.dtype == DType::f32)
-    return {static_cast<const float*>(x.data) + begin * x.stride, count, x.cols, x.stride};
+  if (x.dtype == DType::f32) return {static_cast<const float*>(x.data) + begin * x.stride, count, x.cols, x.stride};
   buffer.resize(static_cast<std::size_t>(count * x.cols));
   const auto* bits = static_cast<const std::uint16_t*>(x.data) + begin * x.stride;
   parallel_for(count, row_grain(x.cols), [&](Index first, Index last) {

@@ -32,7 +32,8 @@ void LowRank::randomise(ConstView residual) {
 void LowRank::step(ConstView left, ConstView kb, ConstView residual) {
   Index row = 0, rank = 0;
   for (Matrix& q : q_) {
-    context_.backend.gemm(1, left.row_slice(row, q.rows()), Op::none, kb.row_slice(rank, q.cols()), Op::transpose, 0, q);
+    context_.backend.gemm(1, left.row_slice(row, q.rows()), Op::none, kb.row_slice(rank, q.cols()), Op::transpose, 0,
+                          q);
     context_.backend.orthonormalise(q);
     context_.backend.gemm(1, q, Op::transpose, residual.row_slice(row, q.rows()), Op::none, 0,
                           b_.view().row_slice(rank, q.cols()));

@@ -8,5 +8,6 @@ namespace sparlow {
 void run_magnitude(SolverContext& context);
 void run_wanda(SolverContext& context);
 void run_threebasil(SolverContext& context);
+void run_threebasil_published(SolverContext& context);
 
 }  // namespace sparlow

@@ -17,14 +17,33 @@ constexpr std::array kThreeBasilOptions = {
     OptionSpec{"momentum", Kind::real, 0.2, 0, 0.95, "heavy-ball share of the last update"},
 };
 
-constexpr std::array<Method, 3> kMethods = {{
-    {"magnitude", "magnitude pruning", "largest absolute weights, no data", Method::GramUse::none, false, {},
+constexpr std::array kPublishedOptions = {
+    OptionSpec{"max_iterations", Kind::integer, 2000, 1, 100000, "ADMM iterations at most"},
+    OptionSpec{"check_every", Kind::integer, 10, 1, 1000, "iterations between updates of the penalty"},
+    OptionSpec{"rho", Kind::real, 0.1, 1e-6, 1e6, "first penalty, relative to the unit-diagonal Gram matrix"},
+};
+
+constexpr std::array<Method, 4> kMethods = {{
+    {"magnitude",
+     "magnitude pruning",
+     "largest absolute weights, no data",
+     Method::GramUse::none,
+     false,
+     {},
      run_magnitude},
-    {"wanda", "Wanda: weights times input norms", "Sun, Liu, Bair, Kolter, ICLR 2024, arXiv:2306.11695",
-     Method::GramUse::diagonal, false, {}, run_wanda},
+    {"wanda",
+     "Wanda: weights times input norms",
+     "Sun, Liu, Bair, Kolter, ICLR 2024, arXiv:2306.11695",
+     Method::GramUse::diagonal,
+     false,
+     {},
+     run_wanda},
     {"threebasil", "3BASiL: three-block ADMM for sparse + low rank",
      "Makni, Meng, Mazumder, NeurIPS 2025, arXiv:2603.01376", Method::GramUse::full, true, kThreeBasilOptions,
      run_threebasil},
+    {"threebasil_published", "3BASiL with its authors' schedule, as a reference",
+     "Makni, Meng, Mazumder, NeurIPS 2025, arXiv:2603.01376", Method::GramUse::full, true, kPublishedOptions,
+     run_threebasil_published},
 }};
 
 }  // namespace

@@ -71,8 +71,9 @@ class ThreeBasil {
 
   void step(Index iteration) {
     const double rho = penalty(iteration), next = penalty(std::min(iteration + 1, iterations_ - 1));
-    AdmmStep step{w_,         t_,        mask_, residual_, scratch_, velocity_, {}, rho, relaxation_, momentum_,
-                  rho / next, context_.problem.pattern, row_counts_};
+    AdmmStep step{w_,         t_,  mask_,       residual_, scratch_,   velocity_,
+                  {},         rho, relaxation_, momentum_, rho / next, context_.problem.pattern,
+                  row_counts_};
     backend_.admm_step(gram_.factor(), step);
   }
 
@@ -82,7 +83,7 @@ class ThreeBasil {
     unstack_sparse(context_, t_, gram_.scale());
     low_rank_.balance();
     for (Solution& solution : context_.solutions) {
-      solution.report.status = "iteration_limit";
+      solution.report.status = "completed";
       solution.report.iterations = iterations_;
     }
   }

@@ -56,7 +56,8 @@ void register_backend(py::module_& module) {
       .def_property_readonly("name", [](const Backend& b) { return std::string(b.name()); })
       .def("wait", &Backend::wait, Release())
       .def("gram_update", &gram_update, py::arg("x"), py::arg("dtype"), py::arg("gram"), Release())
-      .def("symmetrise", [](Backend& b, const PyView& gram) { b.symmetrise(gram.view()); }, Release())
+      .def(
+          "symmetrise", [](Backend& b, const PyView& gram) { b.symmetrise(gram.view()); }, Release())
       .def("all_finite", [](Backend& b, const PyView& x) { return b.fetch_all_finite(x.view()); }, Release());
   py::class_<PyTrace>(module, "Trace")
       .def(py::init([](std::shared_ptr<Backend> inner) {
@@ -64,7 +65,8 @@ void register_backend(py::module_& module) {
         return PyTrace{std::move(inner), std::move(trace)};
       }))
       .def_property_readonly(
-          "backend", [](PyTrace& t) -> Backend& { return *t.trace.backend; }, py::return_value_policy::reference_internal)
+          "backend", [](PyTrace& t) -> Backend& { return *t.trace.backend; },
+          py::return_value_policy::reference_internal)
       .def_property_readonly("counts", [](const PyTrace& t) {
         py::dict out;
         for (const auto& [op, count] : *t.trace.counts) out[py::str(op)] = describe(count);

@@ -34,7 +34,7 @@ class Report:
     covers all weights that were solved together.
     """
 
-    status: Literal["direct", "converged", "iteration_limit"]
+    status: Literal["direct", "completed", "converged", "iteration_limit"]
     iterations: int
     loss: float
     relative_loss: float

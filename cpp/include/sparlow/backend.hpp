@@ -35,15 +35,16 @@ class GramFactor {
 
 // One ADMM iteration on the sparse part, in the single-array form: t holds the sparse copy on the mask and the scaled
 // dual off it, a = (t on the mask, -t off it) is their reflection.
-//   s = z + rho (a - z) p;  t' = s + (dual off the mask);  t += relaxation (t' - t) + momentum velocity;  mask = project(t)
+//   s = z + rho (a - z) p;  t' = s + (dual off the mask);  t += relaxation (t' - t) + momentum velocity;  mask =
+//   project(t)
 struct AdmmStep {
-  ConstView w;       // target, scaled coordinates
-  View t;            // state
-  MaskView mask;     // support
-  View residual;     // in: a - z with z = w - low-rank part; out: w - a of the new state
-  View scratch;      // same shape, overwritten
-  View velocity;     // last change of t; empty when relaxation is 1 and momentum 0
-  View sparse;       // out: s; empty when not wanted
+  ConstView w;    // target, scaled coordinates
+  View t;         // state
+  MaskView mask;  // support
+  View residual;  // in: a - z with z = w - low-rank part; out: w - a of the new state
+  View scratch;   // same shape, overwritten
+  View velocity;  // last change of t; empty when relaxation is 1 and momentum 0
+  View sparse;    // out: s; empty when not wanted
   double rho = 0;
   double relaxation = 1;
   double momentum = 0;
@@ -52,8 +53,8 @@ struct AdmmStep {
   std::vector<Index> row_counts;  // rows of each stacked matrix; a whole-matrix pattern is applied to each
 };
 
-// Conjugate gradients (Polak-Ribiere, one direction and step length per row) on min tr((gap - l) h (gap - l)^T) over the
-// entries of s on a mask; gap = w - s. Between a move and a turn the caller may refit l.
+// Conjugate gradients (Polak-Ribiere, one direction and step length per row) on min tr((gap - l) h (gap - l)^T) over
+// the entries of s on a mask; gap = w - s. Between a move and a turn the caller may refit l.
 struct CgState {
   View gap;        // w - s
   View gradient;   // gap h

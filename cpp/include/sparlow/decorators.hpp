@@ -13,7 +13,7 @@ struct OpCount {
   std::int64_t calls = 0;
   double seconds = 0;  // host time until the call returned; device backends wait after each traced call
   double flops = 0;
-  double bytes = 0;    // read and written, counted from the shapes
+  double bytes = 0;  // read and written, counted from the shapes
 };
 
 // Counts calls, time, flops and bytes of every operation of another backend.

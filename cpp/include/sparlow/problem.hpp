@@ -40,7 +40,7 @@ struct Decomposition {
 };
 
 struct Report {
-  std::string status;        // "direct", "converged" or "iteration_limit"
+  std::string status;  // "direct", "completed" (a fixed schedule), "converged" or "iteration_limit"
   Index iterations = 0;
   double loss = 0;           // tr(e h e^T), e = w - s - u v, h undamped; NaN without a Gram matrix
   double relative_loss = 0;  // loss / tr(w h w^T)
@@ -61,9 +61,9 @@ class ScaledGram {
   ScaledGram(Backend& backend, ConstView gram, Damping damping);
 
   GramFactor& factor() { return *factor_; }
-  ConstView scaled() const { return scaled_.view(); }        // d^-1/2 (damped h) d^-1/2, d its diagonal
-  ConstView scale() const { return scale_.view(); }          // 1 x d_in: d^1/2, 0 for dead columns
-  ConstView input_norms() const { return norms_.view(); }    // 1 x d_in: undamped h_jj^1/2
+  ConstView scaled() const { return scaled_.view(); }      // d^-1/2 (damped h) d^-1/2, d its diagonal
+  ConstView scale() const { return scale_.view(); }        // 1 x d_in: d^1/2, 0 for dead columns
+  ConstView input_norms() const { return norms_.view(); }  // 1 x d_in: undamped h_jj^1/2
   Index dead_columns() const { return dead_columns_; }
   double damping_used() const { return damping_.diagonal + damping_.mean; }
 

@@ -26,8 +26,7 @@ struct BasicView {
   // A mutable view converts to a read-only one.
   template <typename U>
     requires(!__is_same(U, T))
-  BasicView(const BasicView<U>& other)
-      : data(other.data), rows(other.rows), cols(other.cols), stride(other.stride) {}
+  BasicView(const BasicView<U>& other) : data(other.data), rows(other.rows), cols(other.cols), stride(other.stride) {}
 
   Index size() const { return rows * cols; }
   bool empty() const { return size() == 0; }
