@@ -162,7 +162,9 @@ def main() -> None:
     worst = {"speedup": min(r["speedup"] for r in rows), "loss_ratio": max(r["loss_ratio"] for r in rows)}
     print(f"geometric mean {mean['speedup']:.1f}x, loss {mean['loss_ratio']:.4f}; worst {worst}")
     if args.out:
-        results.write(args.out, args.device, rows, rank=args.rank, pattern="2:4", options=options, mean=mean, worst=worst)
+        results.write(
+            args.out, args.device, rows, rank=args.rank, pattern="2:4", options=options, mean=mean, worst=worst
+        )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def write(path: Path, device: str, rows: list[dict[str, Any]], **more: Any) -> None:
-    command = "python " + shlex.join([Path(sys.argv[0]).as_posix(), *(Path(a).name if "/" in a else a for a in sys.argv[1:])])
+    command = "python " + shlex.join(
+        [Path(sys.argv[0]).as_posix(), *(Path(a).name if "/" in a else a for a in sys.argv[1:])]
+    )
     content = {"command": command, "environment": environment(device), **more, "rows": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
