@@ -48,7 +48,7 @@ def loss_f64(w: Tensor, w_hat: Tensor, gram: Tensor) -> float:
 def authors_solver(checkout: Path) -> Callable[[Tensor, Tensor, int, int], tuple[Tensor, int]]:
     """Their preparation and solver for one layer, 2:4; returns the dense S + L and the number of iterations."""
     sys.path.insert(0, str(checkout))
-    import compress  # noqa: PLC0415  (the authors' module)
+    import compress
 
     iterations = 0
 
@@ -133,8 +133,9 @@ def load_layers(folder: Path, wanted: list[str], device: str) -> Iterator[tuple[
 
 def print_row(row: dict[str, Any]) -> None:
     print(
-        f"{row['layer']:20s} {row['shape'][0]:6d}x{row['shape'][1]:<6d} authors {row['authors_seconds']['median']:8.3f} s "
-        f"({row['authors_iterations']} it)  ours {row['seconds']['median']:8.3f} s ({row['iterations']} it)  "
+        f"{row['layer']:20s} {row['shape'][0]:6d}x{row['shape'][1]:<6d} "
+        f"authors {row['authors_seconds']['median']:8.3f} s ({row['authors_iterations']} it)  "
+        f"ours {row['seconds']['median']:8.3f} s ({row['iterations']} it)  "
         f"{row['speedup']:6.1f}x  loss {row['loss']:.6f} / {row['authors_loss']:.6f} = {row['loss_ratio']:.4f}  "
         f"floor {100 * row['fraction_of_floor']:.0f}%",
         flush=True,
