@@ -11,7 +11,7 @@ _SHOWN_NAMES = 6
 
 
 def check_pattern(pattern: str) -> str:
-    """Return `pattern` unchanged if it is an exact module name or a valid `re:` expression, else ValueError."""
+    """Return `pattern` if it is an exact module name or a valid `re:` expression, else raise ValueError."""
     if not pattern.startswith(_REGEX_PREFIX):
         if not pattern:
             raise ValueError("a module pattern is empty; give a module name or 're:<regular expression>'")

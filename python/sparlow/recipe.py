@@ -65,7 +65,8 @@ class _Strict(BaseModel):
 class Calibration(_Strict):
     """Where the calibration tokens come from and how many are used.
 
-    source: a .txt or .jsonl file, a token tensor (.pt, .npy, .safetensors), or the name of a `datasets` data set.
+    source: a .txt or .jsonl file, a token tensor (.pt, .npy, .safetensors), or the name of a `datasets`
+    data set.
     field: the text field of a jsonl record or data set row, "messages" for chats (default: "text").
     windows, window_tokens: number and length of the packed windows; batch: windows per forward pass.
     """
@@ -92,14 +93,16 @@ class Override(_Strict):
 class Recipe(_Strict):
     """A compression recipe; the YAML keys are the field names.
 
-    method, options: a name of `sparlow.methods()` and its options. pattern: "N:M" keeps N of every M consecutive
-    inputs, "0.5@row" and "0.5@matrix" keep that fraction. rank: rank of the low-rank part. budget: fraction of the
-    layer's parameters kept in total, instead of rank: rank = floor((budget - density) d_out d_in / (d_out + d_in)).
-    With neither, the rank is 64 for methods with a low-rank part and 0 for the others. damping: multipliers of
-    diag(H) and mean(diag H). include, exclude: exact module names or "re:" patterns that match the whole name;
-    an empty include means every linear in the decoder blocks. overrides: the first one that matches a layer wins.
-    dtype: of the stored tensors. compute_dtype: of the calibration forward passes (default: float32 on the CPU,
-    bfloat16 on a GPU). device: "cpu", "cuda" or "cuda:N". seed: of the windows drawn and of the solver.
+    method, options: a name of `sparlow.methods()` and its options. pattern: "N:M" keeps N of every M
+    consecutive inputs, "0.5@row" and "0.5@matrix" keep that fraction. rank: rank of the low-rank part.
+    budget: fraction of the layer's parameters kept in total, instead of rank: rank = floor((budget -
+    density) d_out d_in / (d_out + d_in)). With neither, the rank is 64 for methods with a low-rank part
+    and 0 for the others. damping: multipliers of diag(H) and mean(diag H). include, exclude: exact module
+    names or "re:" patterns that match the whole name; an empty include means every linear in the decoder
+    blocks. overrides: the first one that matches a layer wins.
+    dtype: of the stored tensors. compute_dtype: of the calibration forward passes (default: float32 on
+    the CPU, bfloat16 on a GPU). device: "cpu", "cuda" or "cuda:N". seed: of the windows drawn and of the
+    solver.
     """
 
     method: str = "threebasil"

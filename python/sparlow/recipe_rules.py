@@ -45,8 +45,8 @@ class Choice:
             rank = DEFAULT_RANK if method_info(self.method).low_rank else 0
         if rank > min(d_out, d_in):
             raise ValueError(
-                f"{name}: rank {rank} is larger than min(d_out, d_in) = {min(d_out, d_in)} of its {d_out} x {d_in} "
-                f"weight; lower the rank, or exclude the layer"
+                f"{name}: rank {rank} is larger than min(d_out, d_in) = {min(d_out, d_in)} of its "
+                f"{d_out} x {d_in} weight; lower the rank, or exclude the layer"
             )
         return LayerPlan(self.method, dict(self.options), self.pattern, rank, self.damping)
 
@@ -94,8 +94,8 @@ def check_choice(where: str, choice: Choice) -> None:
     density = parse_pattern(choice.pattern).density
     if choice.budget is not None and choice.budget < density:
         raise ValueError(
-            f"{where}: budget {choice.budget} is below the density {density} of pattern '{choice.pattern}' alone; "
-            f"raise the budget or choose a sparser pattern"
+            f"{where}: budget {choice.budget} is below the density {density} of pattern '{choice.pattern}' "
+            f"alone; raise the budget or choose a sparser pattern"
         )
     info = method_info(choice.method)
     for name, value in choice.options.items():
