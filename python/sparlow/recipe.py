@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import (
     AfterValidator,
@@ -21,8 +22,8 @@ from pydantic import (
 )
 
 from .naming import check_pattern, matches, suggest
-from .recipe_rules import Choice, LayerPlan, OptionValue, check_choice, check_low_rank
-from .solve import Damping
+from .recipe_rules import Choice, LayerPlan, check_choice, check_low_rank
+from .solve import Damping, OptionValue
 from .yaml_reader import read_yaml_mapping
 
 
@@ -41,8 +42,17 @@ def _damping_range(value: Damping) -> Damping:
     return value
 
 
+def _plain_options(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        for name, setting in value.items():
+            if not isinstance(setting, bool | int | float):
+                raise ValueError(f"option '{name}' must be a number, true or false, got {setting!r}")
+    return value
+
+
 ModulePattern = Annotated[str, AfterValidator(check_pattern)]
 CheckedDamping = Annotated[Damping, BeforeValidator(_damping_keys), AfterValidator(_damping_range)]
+Options = Annotated[dict[str, OptionValue], BeforeValidator(_plain_options)]
 Rank = Annotated[int, Field(ge=0)]
 Budget = Annotated[float, Field(gt=0, le=1)]
 
@@ -83,7 +93,7 @@ class Override(_Strict):
 
     match: ModulePattern
     method: str | None = None
-    options: dict[str, OptionValue] | None = None
+    options: Options | None = None
     pattern: str | None = None
     rank: Rank | None = None
     budget: Budget | None = None
@@ -106,7 +116,7 @@ class Recipe(_Strict):
     """
 
     method: str = "threebasil"
-    options: dict[str, OptionValue] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     pattern: str = "2:4"
     rank: Rank | None = None
     budget: Budget | None = None
@@ -159,6 +169,13 @@ class Recipe(_Strict):
         """The plan of one d_out x d_in layer; ValueError naming the layer if its rank does not fit."""
         override = next((o for o in self.overrides if matches(o.match, layer_name)), None)
         return self._choice(override).plan(layer_name, d_out, d_in)
+
+    @property
+    def forward_dtype(self) -> torch.dtype:
+        """`compute_dtype`, or its default for the device."""
+        name = self.compute_dtype or ("float32" if self.device == "cpu" else "bfloat16")
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
 
     def _choice(self, override: Override | None) -> Choice:
         base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from .naming import suggest
-from .solve import Damping, MethodInfo, methods, parse_pattern
+from .solve import Damping, OptionValue, check_options, method_info, parse_pattern
 
-OptionValue = bool | int | float | str
 DEFAULT_RANK = 64
 
 
@@ -71,14 +69,6 @@ class Choice:
         return Choice(chosen, merged, pattern or self.pattern, *size, damping or self.damping)
 
 
-def method_info(name: str) -> MethodInfo:
-    """The registry entry of a method; ValueError with the nearest name if there is none."""
-    table = {info.name: info for info in methods()}
-    if name not in table:
-        raise ValueError(f"unknown method '{name}'{suggest(name, table)}")
-    return table[name]
-
-
 def check_low_rank(where: str, method: str, rank: int | None, budget: float | None) -> None:
     """Refuse rank and budget together, and either of them for a method without a low-rank part."""
     if rank is not None and budget is not None:
@@ -90,30 +80,14 @@ def check_low_rank(where: str, method: str, rank: int | None, budget: float | No
 
 
 def check_choice(where: str, choice: Choice) -> None:
-    """Check the pattern, the budget against it, and the names and types of the method's options."""
-    density = parse_pattern(choice.pattern).density
+    """Check the method and its options, the pattern, and the budget against the pattern."""
+    try:
+        check_options(choice.method, choice.options)
+        density = parse_pattern(choice.pattern).density
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     if choice.budget is not None and choice.budget < density:
         raise ValueError(
             f"{where}: budget {choice.budget} is below the density {density} of pattern '{choice.pattern}' "
             f"alone; raise the budget or choose a sparser pattern"
         )
-    info = method_info(choice.method)
-    for name, value in choice.options.items():
-        if name not in info.options:
-            raise ValueError(
-                f"{where}: method '{info.name}' has no option '{name}'{suggest(name, info.options)}"
-            )
-        default = info.options[name].default
-        if not _fits(value, default):
-            kind = type(default).__name__
-            raise ValueError(
-                f"{where}: option '{name}' of '{info.name}' must be of type {kind}, got {value!r}"
-            )
-
-
-def _fits(value: OptionValue, default: OptionValue) -> bool:
-    if isinstance(value, bool) or isinstance(default, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
-    return isinstance(value, type(default))

@@ -19,7 +19,7 @@ _SHUFFLE_BUFFER = 10_000
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a .jsonl file, blank lines skipped. ValueError names a line that is not a JSON object."""
+    """The objects of a .jsonl file, blank lines skipped. ValueError names the line that is not one."""
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -34,7 +34,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_tokens(path: Path) -> Tensor:
-    """The token ids in a .pt, .npy or .safetensors file. OSError if unreadable, ValueError if not one tensor."""
+    """The token ids in a .pt, .npy or .safetensors file. Errors: OSError, ValueError if not one tensor."""
     if not path.is_file():
         raise FileNotFoundError(f"calibration source '{path}' does not exist")
     try:

@@ -241,7 +241,7 @@ def test_stacked_experts_and_their_router_stay_dense() -> None:
     model = hf.AutoModelForCausalLM.from_config(config).eval()
     block = find_blocks(model)[0]
     tails = {layer.name.removeprefix(f"{block.name}.") for layer in linears_of(block)}
-    assert "mlp.shared_expert.gate_proj" in tails and "self_attn.q_proj" in tails
+    assert {"mlp.shared_expert.gate_proj", "self_attn.q_proj"} <= tails
     assert not any("shared_expert_gate" in name or ".experts" in name for name in tails)
     dense = {name.removeprefix(f"{block.name}.") for name in left_dense(block)}
     assert {"mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.shared_expert_gate"} <= dense
@@ -262,7 +262,7 @@ class _Twice(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
         self.reverse = reverse
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, **_settings: bool) -> torch.Tensor:
         x = self.embed(input_ids)
         y = self.layers[0](x)
         return self.layers[1](x) if self.reverse else self.layers[0](self.layers[1](y))
@@ -280,7 +280,7 @@ def test_blocks_that_are_no_chain_are_refused(parallel: bool, message: str) -> N
 class _Leaky(_Twice):
     """A model whose second block is told about the output of the first."""
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, **_settings: bool) -> torch.Tensor:
         first: torch.Tensor = self.layers[0](self.embed(input_ids))
         second: torch.Tensor = self.layers[1](first, scale=first.mean())
         return second

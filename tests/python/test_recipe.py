@@ -46,7 +46,7 @@ def test_first_matching_override_wins() -> None:
 
 
 def test_override_with_another_method_leaves_rank_and_options_behind() -> None:
-    option = {"refit": False}
+    option = {"refit_rounds": 1}
     recipe = Recipe.from_dict(
         {"rank": 8, "options": option, "overrides": [{"match": "a", "method": "wanda"}]}
     )
@@ -98,8 +98,13 @@ def test_empty_yaml_is_the_default_recipe(tmp_path: Path) -> None:
         ),
         ({"method": "threebasl"}, "unknown method 'threebasl'; did you mean 'threebasil'"),
         ({"overrides": [{"match": "a", "method": "wnda"}]}, "did you mean 'wanda'"),
-        ({"options": {"refitt": True}}, "no option 'refitt'; did you mean 'refit'"),
-        ({"options": {"refit": "yes"}}, "must be of type bool, got 'yes'"),
+        (
+            {"options": {"refit_round": 1}},
+            "the recipe: threebasil has no option 'refit_round'; did you mean 'refit_rounds'",
+        ),
+        ({"options": {"refit_rounds": "yes"}}, "options: option 'refit_rounds' must be a number"),
+        ({"options": {"refit_rounds": 1.5}}, "refit_rounds = 1.5 is not a whole number"),
+        ({"options": {"rho": -1}}, "rho = -1 is outside"),
         ({"pattern": "two of four"}, "two of four"),
         ({"overrides": [{"match": "a", "pattern": "5:4"}]}, "5:4"),
         ({"rank": 4, "budget": 0.6}, "both rank .4. and budget .0.6."),
