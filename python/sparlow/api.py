@@ -1,0 +1,149 @@
+"""compress() and plan(): from a dense model and a recipe to a compressed model, or to what it would take."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from . import checkpoint, hf
+from .estimate import estimate_plan
+from .job import check_weights, job_windows, make_job
+from .load import check_dense, load_dense, load_skeleton
+from .models import replace_module
+from .recipe import Recipe
+from .records import LayerRecord, Plan, Progress, Silent
+from .solve import backend_for
+from .stream import Stream
+from .traversal import traverse
+
+ModelSource = PreTrainedModel | str | os.PathLike[str]
+
+
+@dataclass
+class Compressed:
+    """A compressed model, ready to run or to save.
+
+    model: the model with its linears replaced, every floating point parameter in the recipe's dtype.
+    calibration_hash: SHA-256 of the calibration windows, None if there were none. seconds: of the whole
+    run, loading included.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    recipe: Recipe
+    layers: list[LayerRecord]
+    seconds: float
+    calibration_hash: str | None
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write a checkpoint folder; see `sparlow.checkpoint.save`."""
+        return checkpoint.save(self, path, overwrite)
+
+
+def compress(
+    model_or_path: ModelSource,
+    recipe: Recipe,
+    *,
+    tokenizer: Any = None,
+    tokens: Tensor | None = None,
+    progress: Progress | None = None,
+) -> Compressed:
+    """Compress the linear layers of a decoder model.
+
+    Args:
+        model_or_path: a transformers model, which is changed in place; or a folder or name for
+        `from_pretrained`; or a .gguf file.
+        tokenizer: for text calibration; default: the one beside the model.
+        tokens: calibration token ids, [n] or [windows, window_tokens], instead of the recipe's source.
+        progress: told what happens; default: nobody.
+
+    Raises:
+        ValueError: a layer, pattern, weight, activation or calibration source that does not fit; names it.
+        RuntimeError: the device is not available. OSError: a file is.
+        A model that was passed in is as it was before, whatever is raised, Ctrl-C included.
+    """
+    started = time.perf_counter()
+    progress = progress or Silent()
+    backend_for(recipe.device)
+    model, own_tokenizer = _open(model_or_path)
+    tokenizer = tokenizer or own_tokenizer
+    originals: dict[str, nn.Module] | None = {} if model is model_or_path else None
+    training = model.training
+    model.train(False)
+    try:
+        layers, calibration_hash = _run(model, recipe, tokenizer, tokens, progress, originals)
+    except BaseException:
+        for name, module in (originals or {}).items():
+            replace_module(model, name, module)
+        raise
+    finally:
+        model.train(training)
+    _finish(model, recipe)
+    return Compressed(model, tokenizer, recipe, layers, time.perf_counter() - started, calibration_hash)
+
+
+def plan(model_or_path: ModelSource, recipe: Recipe) -> Plan:
+    """The layers a recipe matches and an estimate of memory and time; reads no weights and no calibration
+    data.
+
+    Raises ValueError for whatever `compress` refuses about names, patterns, ranks and shapes.
+    """
+    if isinstance(model_or_path, PreTrainedModel):
+        check_dense(model_or_path)
+        skeleton = model_or_path
+    else:
+        skeleton = load_skeleton(model_or_path)
+    return estimate_plan(skeleton, make_job(skeleton, recipe), recipe)
+
+
+def _open(model_or_path: ModelSource) -> tuple[PreTrainedModel, Any]:
+    if isinstance(model_or_path, PreTrainedModel):
+        check_dense(model_or_path)
+        return model_or_path, None
+    return load_dense(model_or_path)
+
+
+def _run(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    tokenizer: Any,
+    tokens: Tensor | None,
+    progress: Progress,
+    originals: dict[str, nn.Module] | None,
+) -> tuple[list[LayerRecord], str | None]:
+    job = make_job(model, recipe)
+    check_weights(job)
+    windows = job_windows(job, model, recipe, tokenizer, tokens)
+    for note in job.notes:
+        progress.note(note)
+    progress.start(len(job.blocks), len(job.layers))
+    stream = None
+    if windows is not None:
+        stream = Stream(
+            model,
+            job.all_blocks,
+            windows.ids,
+            batch=recipe.calibration.batch,
+            dtype=recipe.forward_dtype,
+            device=recipe.device,
+        )
+    layers = traverse(model, job, stream, recipe, progress, originals)
+    return layers, None if windows is None else windows.hash
+
+
+def _finish(model: PreTrainedModel, recipe: Recipe) -> None:
+    """One dtype for all parameters, and the mark that makes transformers save and load the packed layers."""
+    dtype = getattr(torch, recipe.dtype)
+    # Not model.to(dtype): that would also round the rotary tables, which a loaded model computes in float32.
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    hf.attach(model, recipe.model_dump(mode="json"))

@@ -1,0 +1,101 @@
+"""What a run will take, from shapes alone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from .job import BlockJob, Job, LayerJob
+from .recipe import Recipe
+from .records import Plan, PlannedLayer
+from .solve import estimate, parse_pattern
+
+_PROBE_SIZE = 1024
+_PROBE_SECONDS = 0.2
+
+
+def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
+    """Memory and time of `job`, whose model may be on the meta device.
+
+    Memory: the model, the calibration stream, one block in the dtype of the forward passes with its Gram
+    matrices, and the largest call of the solver. Time: every product at the speed of one timed here.
+    """
+    calibrated = job.needs_calibration or recipe.calibration.source is not None
+    tokens = recipe.calibration.windows * recipe.calibration.window_tokens if calibrated else 0
+    solver_bytes, flops = 0.0, 0.0
+    for block in job.blocks:
+        block_bytes, block_flops = _solver(block)
+        solver_bytes = max(solver_bytes, block_bytes)
+        flops += block_flops + _forward_flops(block, tokens)
+    peak = (
+        _bytes(model) + solver_bytes + (_calibration_bytes(model, job, recipe, tokens) if calibrated else 0)
+    )
+    layers = [_planned(layer, recipe) for layer in job.layers]
+    return Plan(layers, round(peak), flops / _flops_per_second(recipe), tokens, job.notes)
+
+
+def _planned(job: LayerJob, recipe: Recipe) -> PlannedLayer:
+    plan, (d_out, d_in) = job.plan, job.layer.shape
+    size = getattr(torch, recipe.dtype).itemsize
+    kept = parse_pattern(plan.pattern).kept(d_out, d_in)
+    index = d_out * ((d_in + 7) // 8)
+    # A pattern so dense that the bitmap costs more than it saves is stored dense.
+    sparse = min(kept * size + index, d_out * d_in * size)
+    stored = sparse + plan.rank * (d_out + d_in) * size
+    return PlannedLayer(
+        job.layer.name, plan.method, plan.pattern, plan.rank, d_out, d_in, d_out * d_in * size, stored
+    )
+
+
+def _solver(block: BlockJob) -> tuple[float, float]:
+    """Largest memory and total work of the solver calls of a block; layers side by side share an input."""
+    groups: dict[object, list[LayerJob]] = {}
+    for job in block.layers:
+        parent, d_in = job.layer.name.rpartition(".")[0], job.layer.shape[1]
+        key = (parent, d_in, job.plan.method, job.plan.pattern, tuple(sorted(job.plan.options.items())))
+        groups.setdefault(key, []).append(job)
+    peak, flops = 0.0, 0.0
+    for jobs in groups.values():
+        plan = jobs[0].plan
+        shapes = [(*job.layer.shape, job.plan.rank) for job in jobs]
+        figures = estimate(plan.method, shapes, plan.pattern, plan.options)
+        peak = max(peak, figures["peak_bytes"])
+        flops += figures["flops"]
+    return peak, flops
+
+
+def _forward_flops(block: BlockJob, tokens: int) -> float:
+    """Two passes through the block, and the Gram matrix of each input width once."""
+    weights = sum(p.numel() for p in block.block.module.parameters() if p.ndim == 2)
+    widths = {(job.layer.name.rpartition(".")[0], job.layer.shape[1]) for job in block.layers}
+    return tokens * (4.0 * weights + sum(float(d_in) ** 2 for _, d_in in widths))
+
+
+def _calibration_bytes(model: Any, job: Job, recipe: Recipe, tokens: int) -> float:
+    size = recipe.forward_dtype.itemsize
+    entries, width = model.get_input_embeddings().weight.shape
+    block = max(sum(p.numel() for p in entry.block.module.parameters()) for entry in job.blocks)
+    widths = [job.layer.shape[1] for entry in job.blocks[:1] for job in entry.layers]
+    grams = sum(4.0 * d_in**2 for d_in in set(widths))
+    widest = max((sum(layer.layer.shape[0] for layer in entry.layers) for entry in job.blocks), default=0)
+    batch = min(recipe.calibration.batch * recipe.calibration.window_tokens, tokens)
+    stream = tokens * width
+    return float(size * (stream + max(entries * width, block + batch * widest)) + grams)
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def _flops_per_second(recipe: Recipe) -> float:
+    """Speed of a float32 matrix product on the recipe's device."""
+    a = torch.ones(_PROBE_SIZE, _PROBE_SIZE, device=recipe.device)
+    float((a @ a)[0, 0])
+    started, products = time.perf_counter(), 0
+    while time.perf_counter() - started < _PROBE_SECONDS:
+        float((a @ a)[0, 0])
+        products += 1
+    return products * 2.0 * _PROBE_SIZE**3 / (time.perf_counter() - started)

@@ -1,0 +1,89 @@
+"""Opening the dense model to compress."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "spiece.model",
+)
+
+
+def load_dense(source: str | os.PathLike[str]) -> tuple[PreTrainedModel, Any]:
+    """Model (in the dtype of its checkpoint, on the CPU) and tokenizer (None if the folder has none).
+
+    source: a folder or name for `from_pretrained`, or a .gguf file, which is dequantized to float32.
+    Errors: OSError if it cannot be found, ValueError if it is quantized or not a model.
+    """
+    path = Path(source)
+    if path.suffix == ".gguf":
+        return _load_gguf(path)
+    _check_folder(path)
+    model = AutoModelForCausalLM.from_pretrained(str(source), dtype="auto")
+    check_dense(model)
+    has_tokenizer = not path.is_dir() or any((path / name).exists() for name in _TOKENIZER_FILES)
+    return model, AutoTokenizer.from_pretrained(str(source)) if has_tokenizer else None
+
+
+def load_skeleton(source: str | os.PathLike[str]) -> PreTrainedModel:
+    """The model of `load_dense` on the meta device: its modules and shapes, no weights."""
+    path = Path(source)
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
+    if path.suffix == ".gguf":
+        _check_exists(path)
+        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    else:
+        _check_folder(path)
+    config = AutoConfig.from_pretrained(**where)
+    if path.suffix != ".gguf":
+        check_dense_config(config)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return model
+
+
+def check_dense(model: PreTrainedModel) -> None:
+    """ValueError if the model holds quantized or compressed weights."""
+    check_dense_config(model.config)
+
+
+def check_dense_config(model_config: PreTrainedConfig) -> None:
+    """ValueError if the config is that of a quantized or compressed model."""
+    config = getattr(model_config, "quantization_config", None)
+    if config is not None:
+        method = (
+            config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", "?")
+        )
+        raise ValueError(
+            f"the model is already compressed (quant_method '{method}'); start from the dense model"
+        )
+
+
+def _load_gguf(path: Path) -> tuple[PreTrainedModel, Any]:
+    _check_exists(path)
+    folder = str(path.parent)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=path.name, dtype=torch.float32)
+    # The weights are plain float32 now, but transformers marks the model as quantized and refuses to save it.
+    model.hf_quantizer = None  # type: ignore[assignment]
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model, AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+
+
+def _check_folder(path: Path) -> None:
+    if path.is_file():
+        raise ValueError(f"{path} is a file; give a model folder or a .gguf file")

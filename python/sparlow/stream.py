@@ -1,0 +1,98 @@
+"""The calibration stream: the hidden states of every batch on their way through the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from .capture import Call, StopForward, capture, moved, shared
+from .gram_groups import GramCollector, GramGroup
+from .models import Block, LinearLayer, describe_non_finite
+from .precision import lent, lent_module
+from .probe import probe
+
+
+class Stream:
+    """Hidden states [batch, tokens, d] of all batches, before the block that is next.
+
+    They are held once, in `dtype` on `device`, and replaced batch by batch as they pass a block. Every
+    forward pass runs in `dtype`; the model's own tensors are left as they are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Sequence[Block],
+        windows: Tensor,
+        *,
+        batch: int,
+        dtype: torch.dtype,
+        device: str,
+    ) -> None:
+        """windows: [windows, tokens] token ids, `batch` of them per forward pass."""
+        self._dtype, self._device = dtype, device
+        self._blocks = list(blocks)
+        self._hidden: list[Tensor] = []
+        self._calls: list[list[Call]] = []
+        self._fill(model, windows, batch)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in the stream."""
+        return sum(hidden.shape[0] * hidden.shape[1] for hidden in self._hidden)
+
+    def grams(self, index: int, layers: Sequence[LinearLayer]) -> list[GramGroup]:
+        """Run block `index` on the stream and accumulate the Gram matrix of each input of `layers`.
+
+        The stream stays where it is. Raises ValueError naming the layer for NaN or Inf among its inputs,
+        and for a layer that the block does not call.
+        """
+        block = self._blocks[index]
+        collector = GramCollector(layers, device=self._device)
+        with lent_module(block.module, self._dtype, self._device), torch.no_grad(), collector.attached():
+            for hidden, calls in zip(self._hidden, self._calls, strict=True):
+                with suppress(StopForward):
+                    calls[index].run(block.module, hidden)
+                collector.end_batch()
+        return collector.groups()
+
+    def advance(self, index: int) -> None:
+        """Run block `index` and put its outputs in the place of its inputs.
+
+        Raises ValueError naming the block if it makes NaN or Inf.
+        """
+        block = self._blocks[index]
+        with lent_module(block.module, self._dtype, self._device), torch.no_grad():
+            for position, calls in enumerate(self._calls):
+                hidden = calls[index].run(block.module, self._hidden[position])
+                if (problem := describe_non_finite(hidden)) is not None:
+                    raise ValueError(f"{block.name}: its output holds {problem} on the calibration data")
+                self._hidden[position] = hidden
+        for calls in self._calls:
+            calls[index] = _SPENT
+
+    def _fill(self, model: nn.Module, windows: Tensor, batch: int) -> None:
+        outputs = probe(model, self._blocks)
+        device = next(model.parameters()).device
+        inside = {id(p) for block in self._blocks for p in block.module.parameters()}
+        outside = [p for p in model.parameters() if id(p) not in inside]
+        with lent(outside, self._dtype):
+            for tokens in torch.split(windows, batch):
+                captured = capture(model, self._blocks, outputs, tokens.to(device))
+                calls = [moved(call, torch.device(self._device)) for call in captured.calls]
+                self._calls.append(self._deduplicated(calls))
+                self._hidden.append(captured.hidden.to(self._device, self._dtype))
+
+    def _deduplicated(self, calls: list[Call]) -> list[Call]:
+        """Masks and rotary tables are mostly the same in every batch and block: hold them once."""
+        for index, call in enumerate(calls):
+            if index > 0:
+                call = shared(call, calls[index - 1])
+            calls[index] = shared(call, self._calls[0][index]) if self._calls else call
+        return calls
+
+
+_SPENT = Call((), {}, 0)

@@ -1,0 +1,146 @@
+"""Compressing the linears of one block after another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from .job import BlockJob, Job, LayerJob
+from .layers import SparseLowRankLinear
+from .models import LinearLayer, replace_module
+from .recipe import Recipe
+from .records import LayerRecord, Progress
+from .solve import Decomposition, Gram, decompose, relative_loss
+from .stream import Stream
+
+
+def traverse(
+    model: nn.Module,
+    job: Job,
+    stream: Stream | None,
+    recipe: Recipe,
+    progress: Progress,
+    originals: dict[str, nn.Module] | None,
+) -> list[LayerRecord]:
+    """Compress every layer of the job in place, block by block; the records in that order.
+
+    The inputs of a block's layers are taken from the uncompressed block, on the stream that the
+    compressed blocks before it made. Without a stream the weights alone decide. The layers are taken out
+    of `job`, so that the dense weights of a block can go when it is done; `originals`, if given, receives
+    the replaced modules by name.
+    """
+    records: list[LayerRecord] = []
+    for index, block in enumerate(job.blocks):
+        progress.block(index)
+        for layers, gram in _inputs(block, index, stream):
+            for layer, compressed, record in _compress(layers, gram, recipe):
+                if originals is not None:
+                    originals[layer.name] = layer.module
+                replace_module(model, layer.name, compressed)
+                records.append(record)
+                progress.layer(record)
+        block.layers.clear()
+        if stream is not None and index + 1 < len(job.blocks):
+            stream.advance(index)
+    return records
+
+
+def _inputs(
+    block: BlockJob, index: int, stream: Stream | None
+) -> Iterator[tuple[list[LayerJob], Gram | None]]:
+    """The layers that one call of the solver takes, with the Gram matrix of the input they share."""
+    if stream is None:
+        yield from (([job], None) for job in block.layers)
+        return
+    jobs = {job.layer.name: job for job in block.layers}
+    groups = stream.grams(index, [job.layer for job in block.layers]) if jobs else []
+    while groups:
+        group = groups.pop(0)
+        for alike in _alike([jobs[layer.name] for layer in group.layers]):
+            yield alike, group.gram
+
+
+def _alike(jobs: list[LayerJob]) -> list[list[LayerJob]]:
+    """Split layers of one input by what must be equal within one call of the solver: all but the rank."""
+    parts: dict[object, list[LayerJob]] = {}
+    for job in jobs:
+        plan = job.plan
+        key = (plan.method, tuple(sorted(plan.options.items())), plan.pattern, plan.damping)
+        parts.setdefault(key, []).append(job)
+    return list(parts.values())
+
+
+def _compress(
+    jobs: list[LayerJob], gram: Gram | None, recipe: Recipe
+) -> Iterator[tuple[LinearLayer, SparseLowRankLinear, LayerRecord]]:
+    plan = jobs[0].plan
+    weights = [job.layer.weight.to(recipe.device, torch.float32) for job in jobs]
+    results = decompose(
+        weights,
+        gram,
+        method=plan.method,
+        pattern=plan.pattern,
+        ranks=[job.plan.rank for job in jobs],
+        damping=plan.damping,
+        options=plan.options,
+        seed=recipe.seed,
+        names=[job.layer.name for job in jobs],
+    )
+    matrix = None if gram is None else gram.matrix()
+    tokens = 0 if gram is None else gram.tokens
+    whole = sum(w.numel() for w in weights)
+    for job, w, result in zip(jobs, weights, results, strict=True):
+        layer = _stored(job, result, getattr(torch, recipe.dtype))
+        loss = None if matrix is None else relative_loss(w, layer.dense_weight(), matrix)
+        record = _record(job, layer, result, loss, tokens, result.report.seconds * w.numel() / whole)
+        yield job.layer, layer.to(job.layer.weight.device), record
+
+
+def _stored(job: LayerJob, result: Decomposition, dtype: torch.dtype) -> SparseLowRankLinear:
+    bias = job.layer.bias
+    try:
+        return SparseLowRankLinear.from_decomposition(
+            result.s,
+            result.u,
+            result.v,
+            None if bias is None else bias.to(result.s.device),
+            job.plan.pattern,
+            dtype,
+        )
+    except ValueError as error:
+        raise ValueError(f"{job.layer.name}: {error}") from error
+
+
+def _record(
+    job: LayerJob,
+    layer: SparseLowRankLinear,
+    result: Decomposition,
+    loss: float | None,
+    tokens: int,
+    seconds: float,
+) -> LayerRecord:
+    report = result.report
+    d_out, d_in = job.layer.shape
+    return LayerRecord(
+        name=job.layer.name,
+        method=job.plan.method,
+        pattern=job.plan.pattern,
+        format=layer.format,
+        rank=layer.rank,
+        d_out=d_out,
+        d_in=d_in,
+        density=report.density,
+        relative_loss=report.relative_loss if math.isfinite(report.relative_loss) else None,
+        stored_relative_loss=loss,
+        iterations=report.iterations,
+        status=report.status,
+        damping_used=report.damping_used,
+        dead_columns=report.dead_columns,
+        tokens=tokens,
+        seconds=seconds,
+        dense_bytes=d_out * d_in * layer.weight_packed.element_size(),
+        stored_bytes=layer.stored_bytes,
+    )
