@@ -20,6 +20,7 @@ struct PyView {
 };
 
 void register_backend(py::module_& module);
+void register_formats(py::module_& module);
 void register_solvers(py::module_& module);
 
 }  // namespace sparlow::bindings

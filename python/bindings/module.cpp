@@ -29,6 +29,7 @@ PYBIND11_MODULE(_core, module) {
   });
   module.attr("__version__") = SPARLOW_VERSION;
   register_backend(module);
+  register_formats(module);
   register_solvers(module);
 }
 

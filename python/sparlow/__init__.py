@@ -2,7 +2,11 @@
 
 import torch  # noqa: F401  (before the extension: one copy of each shared library per process)
 
+from sparlow import hf  # noqa: F401  (registers the checkpoint format with transformers)
 from sparlow._core import __version__
+from sparlow.checkpoint import load, save
+from sparlow.inspect import inspect_checkpoint
+from sparlow.layers import SparseLowRankLinear
 from sparlow.solve import (
     Damping,
     Decomposition,
@@ -22,10 +26,14 @@ __all__ = [
     "Gram",
     "MethodInfo",
     "Report",
+    "SparseLowRankLinear",
     "__version__",
     "decompose",
+    "inspect_checkpoint",
+    "load",
     "method_info",
     "methods",
     "parse_pattern",
     "relative_loss",
+    "save",
 ]

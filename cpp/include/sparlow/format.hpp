@@ -1,0 +1,33 @@
+// How a layer stores its sparse term s (d_out x d_in, row-major, contiguous). Sizes of one row:
+//   nm24    cols / 2 values; ceil(cols / 8) bytes of positions: a nibble per group of four, the low nibble first, two
+//           ascending 2-bit positions per nibble, low bits first
+//   bitmap  its non-zero values; ceil(cols / 8) bytes, bit i of byte b is column 8 b + i
+// Unused bits are zero and -0.0 is stored as +0.0, so equal matrices have equal bytes.
+//
+// Elements are bfloat16, float16, float32 or float64, told apart by their size alone: 2, 4 or 8 bytes. All memory is
+// the host's. Rows are worked on by several threads.
+#pragma once
+
+#include <cstdint>
+
+#include "sparlow/view.hpp"
+
+namespace sparlow {
+
+// Bytes of positions or bits per row.
+inline Index meta_cols(Index cols) { return (cols + 7) / 8; }
+
+// values: rows * cols / 2 elements. A group with fewer than two non-zeros is filled up with zeros at its lowest free
+// positions. Throws Error(invalid_argument) naming the first group with more than two.
+void nm24_pack(const void* s, Index rows, Index cols, int element_size, void* values, std::uint8_t* meta);
+void nm24_unpack(const void* values, const std::uint8_t* meta, Index rows, Index cols, int element_size, void* s);
+
+// Elements of s that are not zero: the size of `values` below.
+Index bitmap_count(const void* s, Index rows, Index cols, int element_size);
+void bitmap_pack(const void* s, Index rows, Index cols, int element_size, Index count, void* values,
+                 std::uint8_t* meta);
+// Throws Error(invalid_argument) when the bits do not mark exactly `count` values.
+void bitmap_unpack(const void* values, Index count, const std::uint8_t* meta, Index rows, Index cols, int element_size,
+                   void* s);
+
+}  // namespace sparlow

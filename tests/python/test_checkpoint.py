@@ -1,0 +1,491 @@
+"""Saving and loading: atomicity, strict checks, damaged folders."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from checkpoint_helpers import compress_randomly, file_bytes, logits, metrics_of, tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+import sparlow
+from sparlow import checkpoint, hf, shards
+from sparlow.atomic import check_target
+from sparlow.manifest import MANIFEST_NAME
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "corrupt"))
+from shard_faults import FAULTS
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return compress_randomly(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def reference(model: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good checkpoint in several shards; copy it before damaging it."""
+    folder = tmp_path_factory.mktemp("reference") / "model"
+    return sparlow.save(model, folder, metrics=metrics_of(model), max_shard_bytes=6000)
+
+
+@pytest.fixture
+def folder(reference: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(reference, tmp_path / "model"))
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "a": 1, "b": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+
+
+def shard_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.safetensors"))
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+def test_folder_has_every_part(model: PreTrainedModel, tmp_path: Path) -> None:
+    folder = sparlow.save(model, tmp_path / "new" / "model", metrics=metrics_of(model), tokenizer=tokenizer())
+    expected = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} >= expected | {"metrics.jsonl", MANIFEST_NAME}
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == list(hf.compressed_modules(model))
+    assert AutoTokenizer.from_pretrained(folder)("b a")["input_ids"] == [2, 1]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model"]
+
+
+def test_config_names_version_recipe_and_layers(reference: Path) -> None:
+    config = json.loads((reference / "config.json").read_text())
+    quantization = config["quantization_config"]
+    assert (quantization["quant_method"], quantization["format_version"]) == ("sparlow", 1)
+    assert quantization["recipe"]["pattern"] == "2:4"
+    entry = quantization["layers"]["model.layers.1.mlp.up_proj"]
+    assert entry == {"format": "nm24", "pattern": "2:4", "rank": 4, "shape": [56, 32]}
+    assert (config["architectures"], config["dtype"]) == (["LlamaForCausalLM"], "bfloat16")
+
+
+def test_shards_are_plain_tensors_of_packed_size(model: PreTrainedModel, reference: Path) -> None:
+    found = {}
+    for name in shard_names(reference):
+        found |= safetensors.torch.load_file(reference / name)
+        assert sum(info.nbytes for info in shards.read_header(reference / name).values()) <= 6000
+    state = model.state_dict()
+    assert len(shard_names(reference)) > 3
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_writer_equals_the_reference_library(tmp_path: Path) -> None:
+    tensors = {
+        "odd": torch.arange(3, dtype=torch.uint8),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 7, dtype=torch.bfloat16),
+        "transposed": torch.randn(4, 6).bfloat16().T,
+        "flags": torch.tensor([True, False]),
+        "long": torch.arange(5),
+    }
+    shards.write_shard(tmp_path / "ours", tensors)
+    loaded = safetensors.torch.load_file(tmp_path / "ours")
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+    with pytest.raises(ValueError, match="tensor 'z'"):
+        shards.write_shard(tmp_path / "bad", {"z": torch.zeros(2, dtype=torch.complex64)})
+
+
+def test_save_load_save_of_everything_is_bit_identical(model: PreTrainedModel, tmp_path: Path) -> None:
+    # transformers adds a note to a tokenizer that it read from a folder, so the first is read from one.
+    tokenizer().save_pretrained(tmp_path / "tokenizer")
+    first = sparlow.save(
+        model,
+        tmp_path / "first",
+        metrics=metrics_of(model),
+        tokenizer=AutoTokenizer.from_pretrained(tmp_path / "tokenizer"),
+        evaluation={"perplexity": {"dense": 12.5, "compressed": float("inf")}},
+        base_model="someone/tiny-llama",
+        max_shard_bytes=6000,
+    )
+    loaded = sparlow.load(first)
+    assert loaded.sparlow_info.evaluation == {"perplexity": {"dense": 12.5, "compressed": None}}
+    second = sparlow.save(
+        loaded, tmp_path / "second", tokenizer=AutoTokenizer.from_pretrained(first), max_shard_bytes=6000
+    )
+    assert file_bytes(first) == file_bytes(second)
+
+
+def test_result_of_a_compression_is_accepted(model: PreTrainedModel, tmp_path: Path) -> None:
+    @dataclass
+    class Record:
+        name: str
+        relative_loss: float
+
+    @dataclass
+    class Result:
+        model: PreTrainedModel
+        tokenizer: None
+        recipe: dict[str, Any]
+        layers: list[Record]
+
+    result = Result(model, None, {"method": "wanda"}, [Record("model.layers.0.mlp.up_proj", float("nan"))])
+    folder = sparlow.save(result, tmp_path / "model")
+    assert sparlow.load(folder).sparlow_info.metrics == [{"name": "model.layers.0.mlp.up_proj", "relative_loss": None}]
+    assert "method: wanda" in (folder / "README.md").read_text()
+
+
+def test_what_is_not_a_compressed_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no compressed layer"):
+        sparlow.save(tiny_model(), tmp_path / "model")
+    with pytest.raises(ValueError, match="got str"):
+        sparlow.save("model", tmp_path / "model")
+    with pytest.raises(ValueError, match="max_shard_bytes"):
+        sparlow.save(compress_randomly(tiny_model()), tmp_path / "model", max_shard_bytes=0)
+    partly = compress_randomly(tiny_model())
+    partly.lm_head.to("meta")
+    with pytest.raises(ValueError, match=r"offloaded or not loaded.*lm_head"):
+        sparlow.save(partly, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- where it is written -------------------------------------------------------------------------
+
+
+def test_existing_folder_is_refused_without_overwrite(model: PreTrainedModel, folder: Path) -> None:
+    before = file_bytes(folder)
+    with pytest.raises(FileExistsError, match=r"overwrite=True \(--overwrite\)"):
+        sparlow.save(model, folder)
+    assert file_bytes(folder) == before
+    sparlow.save(model, folder, overwrite=True)
+    assert shard_names(folder) == ["model.safetensors"]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_only_checkpoints_are_overwritten(model: PreTrainedModel, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    sparlow.save(model, tmp_path / "work", overwrite=True)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter-1.tex").write_text("years")
+    (tmp_path / "file").write_text("text")
+    for name in ("thesis", "file"):
+        with pytest.raises(FileExistsError, match="not a sparlow checkpoint"):
+            sparlow.save(model, tmp_path / name, overwrite=True)
+        with pytest.raises(FileExistsError):
+            check_target(tmp_path / name, overwrite=True)
+    assert (tmp_path / "thesis" / "chapter-1.tex").read_text() == "years"
+    check_target(tmp_path / "free", overwrite=False)
+
+
+def test_overwriting_the_folder_the_model_came_from(folder: Path) -> None:
+    model = sparlow.load(folder)
+    expected = logits(model)
+    sparlow.save(model, folder, overwrite=True)
+    assert torch.equal(logits(sparlow.load(folder)), expected)
+
+
+def interrupt_at_second_shard(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], None]) -> None:
+    write, calls = shards.write_shard, []
+
+    def failing(path: Path, tensors: Any) -> str:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            fault()
+        return write(path, tensors)
+
+    monkeypatch.setattr(checkpoint, "write_shard", failing)
+
+
+def full_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (full_disk, OSError),
+        (lambda: signal.raise_signal(signal.SIGINT), KeyboardInterrupt),
+        (lambda: json.loads("{"), ValueError),
+    ],
+)
+def test_a_failed_save_leaves_nothing_and_touches_nothing(
+    model: PreTrainedModel,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[], None],
+    error: type[BaseException],
+    existing: bool,
+) -> None:
+    target = folder if existing else folder.parent / "other"
+    before = file_bytes(folder)
+    interrupt_at_second_shard(monkeypatch, fault)
+    with pytest.raises(error) as caught:
+        sparlow.save(model, target, overwrite=True, max_shard_bytes=6000)
+    if error is OSError:
+        assert "No space left on device" in str(caught.value)
+        assert "bytes are free" in str(caught.value)
+        assert caught.value.errno == errno.ENOSPC
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert file_bytes(folder) == before
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_interrupt_while_the_folders_change_places(
+    model: PreTrainedModel, folder: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    before, rename, calls = file_bytes(folder), os.rename, []
+
+    def interrupted(source: Any, target: Any) -> None:
+        calls.append(source)
+        if len(calls) == renames + 1:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sparlow.save(model, folder, overwrite=True)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert file_bytes(folder) == before
+
+
+def test_a_full_disk_for_real(folder: Path) -> None:
+    script = (
+        "import sparlow, sys\n"
+        "try:\n"
+        "    sparlow.save(sparlow.load(sys.argv[1]), sys.argv[2])\n"
+        "except OSError as error:\n"
+        "    print('refused:', error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder), str(folder.parent / "other")],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
+        check=True,
+    )
+    assert "refused: " in done.stdout
+    assert "File too large" in done.stdout
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_killed_save_is_never_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    (folder / MANIFEST_NAME).unlink()
+    with pytest.raises(ValueError, match=r"not a finished sparlow checkpoint: sparlow\.json"):
+        sparlow.load(folder)
+    with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
+        sparlow.load(tmp_path / "nowhere")
+
+
+# --- damaged folders -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_header_reader_refuses(name: str, tmp_path: Path) -> None:
+    damage, message = FAULTS[name]
+    good = tmp_path / "good.safetensors"
+    shards.write_shard(good, {"a": torch.arange(6).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)})
+    shards.read_header(good)
+    (tmp_path / "bad.safetensors").write_bytes(damage(good.read_bytes()))
+    with pytest.raises(ValueError, match=rf"shard bad\.safetensors: .*{message}"):
+        shards.read_header(tmp_path / "bad.safetensors")
+
+
+def test_header_reader_accepts_what_the_reference_library_writes(tmp_path: Path) -> None:
+    tensors = {"a": torch.zeros(0, 3), "b": torch.tensor(1.0), "c": torch.ones(3, dtype=torch.uint8)}
+    safetensors.torch.save_file(tensors, tmp_path / "a.safetensors", metadata={"x": "y"})
+    found = shards.read_header(tmp_path / "a.safetensors")
+    assert {name: (info.dtype, info.shape) for name, info in found.items()} == {
+        "a": ("F32", (0, 3)),
+        "b": ("F32", ()),
+        "c": ("U8", (3,)),
+    }
+
+
+def test_truncated_shard_is_named(folder: Path) -> None:
+    name = shard_names(folder)[2]
+    (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+    with pytest.raises(ValueError, match=rf"shard {name} has .* truncated"):
+        sparlow.load(folder)
+    with pytest.raises(ValueError, match=rf"shard {name}: .*truncated"):
+        AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_tampered_shard_is_named(folder: Path) -> None:
+    name = shard_names(folder)[2]
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"shard {name} was altered: sha256"):
+        sparlow.load(folder)
+
+
+def test_missing_and_added_shards_are_named(folder: Path) -> None:
+    shutil.copy(folder / shard_names(folder)[0], folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"not part of it: \['model\.safetensors'\]"):
+        sparlow.load(folder)
+    (folder / "model.safetensors").unlink()
+    name = shard_names(folder)[1]
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"shard {name} is missing"):
+        sparlow.load(folder)
+
+
+def test_newer_format_version_says_what_to_install(folder: Path) -> None:
+    changes = {"format_version": 2, "sparlow_version": "7.1.0"}
+    edit_json(folder / MANIFEST_NAME, lambda manifest: manifest.update(changes))
+    with pytest.raises(ValueError, match=r"format version 2.*reads up to 1: install sparlow >= 7\.1\.0"):
+        sparlow.load(folder)
+    edit_json(folder / "config.json", lambda config: config["quantization_config"].update(changes))
+    with pytest.raises(ValueError, match=r'pip install "sparlow>=7\.1\.0"'):
+        AutoModelForCausalLM.from_pretrained(folder)
+    edit_json(folder / MANIFEST_NAME, lambda manifest: manifest.update({"format_version": 1}))
+    with pytest.raises(ValueError, match="format version 2"):
+        sparlow.load(folder)
+    with pytest.raises(ValueError, match="format version 2"):
+        sparlow.inspect_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (MANIFEST_NAME, lambda m: m.pop("shards"), "damaged: KeyError"),
+        (MANIFEST_NAME, lambda m: m.update(shards=[]), "damaged"),
+        (
+            MANIFEST_NAME,
+            lambda m: m.update(format_version="1"),
+            "format_version must be a positive whole number",
+        ),
+        ("config.json", lambda c: c.pop("quantization_config"), "no quantization_config"),
+        (
+            "config.json",
+            lambda c: c["quantization_config"].update(quant_method="gptq"),
+            "no quantization_config",
+        ),
+        ("config.json", lambda c: c["quantization_config"].update(layers=[]), "must be an object"),
+        ("model.safetensors.index.json", lambda i: i.pop("weight_map"), "no weight_map"),
+        ("model.safetensors.index.json", lambda i: i["weight_map"].popitem(), "does not match the headers"),
+    ],
+)
+def test_damaged_json_is_named(folder: Path, file: str, change: Callable[[Any], Any], message: str) -> None:
+    edit_json(folder / file, change)
+    with pytest.raises(ValueError, match=message):
+        sparlow.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
+@pytest.mark.parametrize("file", [MANIFEST_NAME, "config.json", "model.safetensors.index.json"])
+def test_json_that_is_none_is_named(folder: Path, file: str, text: str) -> None:
+    (folder / file).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=file):
+        sparlow.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank": 7}, r"low_rank_u' is BF16\[32, 4\], the layer table says BF16/F16/F32\[32, 7\]"),
+        ({"shape": [32, 64]}, r"weight_packed' is BF16\[32, 16\]"),
+        ({"format": "dense"}, r"weight_packed' is BF16\[32, 16\]"),
+        ({"format": "bitmap", "nnz": 512}, r"weight_packed' is BF16\[32, 16\]"),
+        ({"format": "nm24x"}, "unknown format 'nm24x'"),
+    ],
+)
+def test_layer_table_and_shards_must_agree(folder: Path, change: dict[str, Any], message: str) -> None:
+    name = "model.layers.0.self_attn.q_proj"
+    edit_json(folder / "config.json", lambda c: c["quantization_config"]["layers"][name].update(change))
+    with pytest.raises(ValueError, match=message):
+        sparlow.load(folder)
+    with pytest.raises(ValueError, match=message):
+        AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_layer_without_tensors_is_named(folder: Path) -> None:
+    entry = {"format": "nm24", "pattern": "2:4", "rank": 0, "shape": [64, 32]}
+    edit_json(folder / "config.json", lambda c: c["quantization_config"]["layers"].update(lm_head=entry))
+    with pytest.raises(ValueError, match=r"tensor 'lm_head\.weight_packed' of the layer table is in no shard"):
+        sparlow.load(folder)
+
+
+def test_tensors_nobody_asked_for_are_an_error(folder: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj"
+    edit_json(folder / "config.json", lambda c: c["quantization_config"]["layers"].pop(name))
+    with pytest.raises(ValueError, match=r"does not fit its own config: missing_keys: .*q_proj\.weight"):
+        sparlow.load(folder)
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Change tensors of a checkpoint in one shard, with a manifest that knows about it."""
+    [name] = shard_names(folder)
+    # Copies: load_file maps the file that is about to be replaced.
+    tensors = {key: tensor.clone() for key, tensor in safetensors.torch.load_file(folder / name).items()}
+    change(tensors)
+    digest = shards.write_shard(folder / name, tensors)
+    record = {"bytes": (folder / name).stat().st_size, "sha256": digest}
+    edit_json(folder / MANIFEST_NAME, lambda manifest: manifest.update(shards={name: record}))
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "0.5@row"])
+def test_illegal_positions_are_named(tmp_path: Path, pattern: str) -> None:
+    model = compress_randomly(tiny_model(), pattern)
+    folder = sparlow.save(model, tmp_path / "model")
+    key = "model.layers.1.mlp.gate_proj.weight_meta"
+
+    def damage(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[key][5, 2] = 0
+
+    rewrite(folder, damage)
+    expected = r"layer 'model\.layers\.1\.mlp\.gate_proj'.*weight_meta"
+    for load in (sparlow.load, AutoModelForCausalLM.from_pretrained, lambda f: sparlow.load(f, verify=False)):
+        with pytest.raises(ValueError, match=expected):
+            load(folder)
+
+
+def test_mixed_types_and_double_tensors_are_named(tmp_path: Path) -> None:
+    folder = sparlow.save(compress_randomly(tiny_model()), tmp_path / "model")
+    key = "model.layers.1.mlp.gate_proj.low_rank_u"
+    rewrite(folder, lambda tensors: tensors.update({key: tensors[key].float()}))
+    with pytest.raises(ValueError, match=r"gate_proj' mixes the types \['BF16', 'F32'\]"):
+        sparlow.load(folder)
+
+
+def test_same_tensor_in_two_shards_is_named(folder: Path) -> None:
+    first, second = shard_names(folder)[:2]
+    content = (folder / first).read_bytes()
+    (folder / second).write_bytes(content)
+    record = json.loads((folder / MANIFEST_NAME).read_text())["shards"][first]
+    edit_json(folder / MANIFEST_NAME, lambda manifest: manifest["shards"].update({second: record}))
+    with pytest.raises(ValueError, match=f"is in two shards: {first} and {second}"):
+        sparlow.load(folder)
+
+
+def test_without_verify_the_data_are_not_hashed(folder: Path) -> None:
+    for name in shard_names(folder):
+        for tensor, info in shards.read_header(folder / name).items():
+            if tensor == "model.norm.weight":
+                content = bytearray((folder / name).read_bytes())
+                content[info.begin] ^= 1
+                (folder / name).write_bytes(content)
+    sparlow.load(folder, verify=False)
+    with pytest.raises(ValueError, match="altered"):
+        sparlow.load(folder)
