@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 namespace sparlow {
@@ -191,12 +192,9 @@ void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
   Index rows = 0;
   for (Index count : step.row_counts) rows += count;
   require(rows == step.w.rows, "admm_step: stacked matrices have ", rows, " rows, w has ", step.w.rows);
-  const ConstView written[] = {step.t, step.residual, step.scratch};
-  for (int i = 0; i < 3; ++i) {
-    disjoint("admm_step", written[i], step.w);
-    disjoint("admm_step", written[i], step.z);
-    disjoint("admm_step", written[i], written[(i + 1) % 3]);
-  }
+  const ConstView views[] = {step.w, step.t, step.residual, step.scratch, step.velocity, step.sparse};
+  for (std::size_t i = 0; i < std::size(views); ++i)
+    for (std::size_t j = 0; j < i; ++j) disjoint("admm_step", views[i], views[j]);
   do_admm_step(factor, step);
 }
 

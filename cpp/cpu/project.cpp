@@ -58,7 +58,8 @@ void keep_largest(ConstView score, Index kept, MaskView mask) {
   }
   std::nth_element(values.begin(), values.begin() + (kept - 1), values.end(), std::greater<>());
   const std::int32_t threshold = values[static_cast<std::size_t>(kept - 1)];
-  Index ties = kept - std::count_if(values.begin(), values.begin() + kept, [&](std::int32_t v) { return v > threshold; });
+  Index ties =
+      kept - std::count_if(values.begin(), values.begin() + kept, [&](std::int32_t v) { return v > threshold; });
   for (Index i = 0; i < score.rows; ++i)
     for (Index j = 0; j < score.cols; ++j) {
       const std::int32_t value = rank_value(score.row(i)[j]);

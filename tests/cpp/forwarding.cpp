@@ -22,14 +22,4 @@ void Forwarding::do_download(ConstView x, float* values) {
   std::copy(fetched.begin(), fetched.end(), values);
 }
 
-std::unique_ptr<GramFactor> Forwarding::do_factor(ConstView gram) {
-  std::unique_ptr<GramFactor> factor = inner_.factor(gram);
-  factor_ = factor.get();
-  return factor;
-}
-
-// The product that they compute once more is the one already there.
-void Forwarding::do_cg_start(CgState& state) { inner_.cg_start(*factor_, state); }
-void Forwarding::do_cg_update(CgState& state) { inner_.cg_step(*factor_, state); }
-
 }  // namespace sparlow::test

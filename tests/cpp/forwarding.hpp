@@ -35,7 +35,7 @@ class Forwarding final : public Backend {
   void do_randn(View out, std::uint64_t seed) override { inner_.randn(out, seed); }
   void do_orthonormalise(View y) override { inner_.orthonormalise(y); }
   void do_small_eigh(View a, View values) override { inner_.small_eigh(a, values); }
-  std::unique_ptr<GramFactor> do_factor(ConstView gram) override;
+  std::unique_ptr<GramFactor> do_factor(ConstView gram) override { return inner_.factor(gram); }
   bool do_all_finite(ConstView x) override { return inner_.fetch_all_finite(x); }
   double do_dot(ConstView x, ConstView y) override { return inner_.fetch_dot(x, y); }
   double do_quadratic(ConstView e, ConstView gram) override { return inner_.fetch_quadratic(e, gram); }
@@ -47,12 +47,12 @@ class Forwarding final : public Backend {
   void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) override {
     inner_.scale_by_mask(x, mask, kept, pruned);
   }
-  void do_cg_start(CgState& state) override;
-  void do_cg_update(CgState& state) override;
+  void do_cg_start(CgState& state) override { inner_.cg_start(state); }
+  void do_cg_move(CgState& state) override { inner_.cg_move(state); }
+  void do_cg_turn(CgState& state) override { inner_.cg_turn(state); }
 
  private:
   Backend& inner_;
-  GramFactor* factor_ = nullptr;  // the latest; the inner backend's cg_start and cg_step want one
   std::shared_ptr<std::size_t> live_ = std::make_shared<std::size_t>(0);
   std::size_t peak_ = 0, allocations_ = 0;
 };

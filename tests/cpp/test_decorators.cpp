@@ -45,17 +45,18 @@ TEST_CASE("a traced solve is the plain solve, and its flops are those of its pro
   on_every_backend([](Backend& backend, double) {
     Layer layer(backend, 24, 32, 4, "2:4");
     Trace trace = make_trace(backend);
-    const OptionValues options = {{"max_iterations", 20}};
+    const OptionValues options = {{"iterations", 20}};
     const auto traced = solve(*trace.backend, "threebasil", layer.problem, options);
     const auto plain = solve(backend, "threebasil", layer.problem, options);
     CHECK(same_bits(fetch(backend, traced[0].factors.s), fetch(backend, plain[0].factors.s)));
     CHECK(same_bits(fetch(backend, traced[0].factors.u), fetch(backend, plain[0].factors.u)));
     CHECK(traced[0].report.loss == plain[0].report.loss);
     const OpCount& inverse = trace.counts->at("apply_inverse");
-    CHECK(inverse.calls == traced[0].report.iterations);
-    CHECK(inverse.flops == static_cast<double>(inverse.calls) * 2 * 24 * 32 * 32);
-    CHECK(trace.counts->at("admm_step").calls == inverse.calls);
-    CHECK(trace.counts->at("orthonormalise").calls >= inverse.calls);
+    CHECK(traced[0].report.iterations == 20);
+    CHECK(trace.counts->at("admm_step").calls == 20);
+    CHECK(inverse.calls >= 20);
+    CHECK(inverse.flops >= 20.0 * 2 * 24 * 32 * 32);
+    CHECK(trace.counts->at("orthonormalise").calls >= 20);
   });
 }
 
@@ -107,7 +108,7 @@ TEST_CASE("dry_run computes nothing: a model-sized layer costs neither memory no
   problem.targets.push_back({"down_proj", w, 64});
   problem.pattern = Pattern::parse("2:4");
   problem.gram = gram.view();
-  solve(*dry.backend, "threebasil", problem, {{"max_iterations", 100}});
+  solve(*dry.backend, "threebasil", problem, {{"iterations", 100}});
   const double inputs = 4.0 * (static_cast<double>(rows * cols) + static_cast<double>(cols * cols));
   CHECK(static_cast<double>(dry.estimate->peak_bytes) > inputs);
   CHECK(static_cast<double>(dry.estimate->peak_bytes) < 12 * inputs);

@@ -45,8 +45,8 @@ Dense projected(Backend& backend, const Dense& score, const Pattern& pattern, In
   return fetch_mask(backend, mask);
 }
 
-constexpr const char* kPatterns[] = {"dense", "2:4",     "1:4",      "3:4",        "2:8",         "4:8",       "1:2",
-                                     "5:12",  "0.5@row", "0.25@row", "0.5@matrix", "0.07@matrix", "0.9@matrix"};
+const std::string kPatterns[] = {"dense", "2:4",     "1:4",      "3:4",        "2:8",         "4:8",       "1:2",
+                                 "5:12",  "0.5@row", "0.25@row", "0.5@matrix", "0.07@matrix", "0.9@matrix"};
 
 Index columns_for(const Pattern& pattern, Index at_least) {
   return pattern.kind == Pattern::Kind::nm ? (at_least + pattern.m - 1) / pattern.m * pattern.m : at_least;
@@ -56,10 +56,10 @@ Index columns_for(const Pattern& pattern, Index at_least) {
 
 TEST_CASE("every pattern keeps the largest entries of odd shapes and strided views") {
   on_every_backend([](Backend& backend, double) {
-    for (const char* text : kPatterns) {
+    for (const std::string& text : kPatterns) {
       CAPTURE(text);
       const Pattern pattern = Pattern::parse(text);
-      for (const auto& [rows, least] : {std::pair<Index, Index>{1, 4}, {3, 17}, {17, 3}, {129, 129}, {5, 1200}}) {
+      for (const auto& [rows, least] : {std::pair<Index, Index>{1, 20}, {3, 17}, {17, 3}, {129, 129}, {5, 1200}}) {
         const Index cols = columns_for(pattern, least);
         const Dense score = normal(rows, cols, 3);
         for (Index pad : {0, 3}) CHECK(same_bits(projected(backend, score, pattern, pad), reference(score, pattern)));
@@ -70,7 +70,7 @@ TEST_CASE("every pattern keeps the largest entries of odd shapes and strided vie
 
 TEST_CASE("ties keep the lowest index, and signs and negative zero do not matter") {
   on_every_backend([](Backend& backend, double) {
-    for (const char* text : kPatterns) {
+    for (const std::string& text : kPatterns) {
       CAPTURE(text);
       const Pattern pattern = Pattern::parse(text);
       const Index cols = columns_for(pattern, 24);
@@ -108,7 +108,7 @@ TEST_CASE("infinities and NaN rank first, and the count stays exact") {
       REQUIRE(kept == 2);
       REQUIRE(kept_bad == std::min(bad, 2.0));
     }
-    for (const char* text : {"3:8", "0.25@row", "0.25@matrix"}) {
+    for (const std::string text : {"3:8", "0.25@row", "0.25@matrix"}) {
       CAPTURE(text);
       const Pattern pattern = Pattern::parse(text);
       const Dense other = projected(backend, score, pattern);

@@ -38,8 +38,7 @@ TEST_CASE("threebasil recovers a planted sparse + low-rank matrix") {
   on_every_backend([](Backend& backend, double) {
     const Dense w = planted(48, 64, 3), gram = gram_of(64, 256, 10);
     const Placed device_w = place(backend, w), device_gram = place(backend, gram);
-    const auto best =
-        solve(backend, "threebasil", problem_for(device_w, device_gram, 3, "2:4"), {{"max_iterations", 2000}});
+    const auto best = solve(backend, "threebasil", problem_for(device_w, device_gram, 3, "2:4"), {{"iterations", 400}});
     const auto simple = solve(backend, "wanda", problem_for(device_w, device_gram, 0, "2:4"));
     CHECK(best[0].report.relative_loss < 1e-3);
     CHECK(best[0].report.loss < 0.05 * simple[0].report.loss);
@@ -75,7 +74,7 @@ TEST_CASE("the same seed gives the same bits, another seed another low-rank star
   on_every_backend([](Backend& backend, double) {
     const Placed w = place(backend, normal(24, 32, 1)), gram = place(backend, gram_of(32, 80, 2));
     Problem problem = problem_for(w, gram, 4, "2:4");
-    const OptionValues few = {{"max_iterations", 1}, {"refit_rounds", 0}};
+    const OptionValues few = {{"iterations", 1}, {"refit_steps", 1}};
     const Dense first = fetch(backend, solve(backend, "threebasil", problem, few)[0].factors.u);
     CHECK(same_bits(first, fetch(backend, solve(backend, "threebasil", problem, few)[0].factors.u)));
     problem.seed = 1;
@@ -113,13 +112,12 @@ TEST_CASE("bad problems are refused before any work, by name") {
     refuses("layer: d_in = 16 but the Gram matrix is 12 x 12", run(w, narrow, 0, "2:4"));
     refuses("wanda needs the Gram matrix", run(w, {}, 0, "2:4", "wanda"));
     refuses("unknown method 'wonda'; did you mean 'wanda'?", run(w, gram, 0, "2:4", "wonda"));
-    refuses("threebasil has no option 'max_iteration'; did you mean 'max_iterations'?",
-            run(w, gram, 0, "2:4", "threebasil", {{"max_iteration", 5}}));
+    refuses("threebasil has no option 'iteration'; did you mean 'iterations'?",
+            run(w, gram, 0, "2:4", "threebasil", {{"iteration", 5}}));
     refuses("magnitude has no option 'rho'; it takes none", run(w, gram, 0, "2:4", "magnitude", {{"rho", 1}}));
-    refuses("rho = -1 is outside", run(w, gram, 0, "2:4", "threebasil", {{"rho", -1}}));
-    refuses("rho = nan is outside", run(w, gram, 0, "2:4", "threebasil", {{"rho", std::nan("")}}));
-    refuses("max_iterations = 2.5 is not a whole number",
-            run(w, gram, 0, "2:4", "threebasil", {{"max_iterations", 2.5}}));
+    refuses("rho_start = -1 is outside", run(w, gram, 0, "2:4", "threebasil", {{"rho_start", -1}}));
+    refuses("rho_start = nan is outside", run(w, gram, 0, "2:4", "threebasil", {{"rho_start", std::nan("")}}));
+    refuses("iterations = 2.5 is not a whole number", run(w, gram, 0, "2:4", "threebasil", {{"iterations", 2.5}}));
     refuses("no weights", [&] { solve(backend, "magnitude", Problem{}); });
   });
 }
