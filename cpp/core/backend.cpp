@@ -1,6 +1,9 @@
 #include "sparlow/backend.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <limits>
 
 namespace sparlow {
 namespace {
@@ -31,17 +34,33 @@ void square(const char* op, ConstView a) {
   require(a.rows == a.cols, op, ": a ", a.rows, " x ", a.cols, " matrix is not square");
 }
 
+std::size_t bytes_of(const char* op, Index rows, Index cols, std::size_t element) {
+  require(rows >= 0 && cols >= 0, op, ": negative size ", rows, " x ", cols);
+  const Index limit = std::numeric_limits<Index>::max() / static_cast<Index>(element);
+  if (cols > 0 && rows > limit / cols)
+    fail(ErrorCode::out_of_memory, op, ": a ", rows, " x ", cols, " matrix exceeds the address space");
+  return static_cast<std::size_t>(rows * cols) * element;
+}
+
 }  // namespace
 
-Matrix Backend::matrix(Index rows, Index cols) {
-  require(rows >= 0 && cols >= 0, "matrix: negative size ", rows, " x ", cols);
-  return {do_allocate(static_cast<std::size_t>(rows * cols) * sizeof(float)), rows, cols};
+void GramFactor::set_shift(double shift) {
+  require(std::isfinite(shift), "set_shift: the shift is ", shift);
+  do_set_shift(shift);
 }
 
-Mask Backend::mask(Index rows, Index cols) {
-  require(rows >= 0 && cols >= 0, "mask: negative size ", rows, " x ", cols);
-  return {do_allocate(static_cast<std::size_t>(rows * cols)), rows, cols};
+void GramFactor::apply_inverse(ConstView x, View y) {
+  same_shape("apply_inverse", x, y);
+  require(x.cols == size(), "apply_inverse: x has ", x.cols, " columns, the factor ", size());
+  disjoint("apply_inverse", ConstView(y), x);
+  if (!x.empty()) do_apply_inverse(x, y);
 }
+
+Matrix Backend::matrix(Index rows, Index cols) {
+  return {do_allocate(bytes_of("matrix", rows, cols, sizeof(float))), rows, cols};
+}
+
+Mask Backend::mask(Index rows, Index cols) { return {do_allocate(bytes_of("mask", rows, cols, 1)), rows, cols}; }
 
 void Backend::upload(const std::vector<float>& values, View out) {
   require(static_cast<Index>(values.size()) == out.size(), "upload: ", values.size(), " values for a ", out.rows, " x ",
@@ -78,7 +97,12 @@ void Backend::gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, dou
 void Backend::gram_update(TypedView x, View gram) {
   square("gram_update", gram);
   require(x.cols == gram.cols, "gram_update: x has ", x.cols, " columns, the Gram matrix ", gram.cols);
-  if (x.rows > 0 && x.cols > 0) do_gram_update(x, gram);
+  if (x.rows == 0 || x.cols == 0) return;
+  const Index width = x.dtype == DType::f32 ? 4 : 2;
+  const BasicView<const std::uint8_t> bytes(static_cast<const std::uint8_t*>(x.data), x.rows, x.cols * width,
+                                            x.stride * width);
+  disjoint("gram_update", ConstView(gram), bytes);
+  do_gram_update(x, gram);
 }
 
 void Backend::symmetrise(View gram) {
@@ -168,6 +192,9 @@ void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
   Index rows = 0;
   for (Index count : step.row_counts) rows += count;
   require(rows == step.w.rows, "admm_step: stacked matrices have ", rows, " rows, w has ", step.w.rows);
+  const ConstView views[] = {step.w, step.t, step.residual, step.scratch, step.velocity, step.sparse};
+  for (std::size_t i = 0; i < std::size(views); ++i)
+    for (std::size_t j = 0; j < i; ++j) disjoint("admm_step", views[i], views[j]);
   do_admm_step(factor, step);
 }
 

@@ -14,11 +14,13 @@ class DryRunFactor final : public GramFactor {
   DryRunFactor(ConstView gram, std::shared_ptr<Estimate> estimate, std::shared_ptr<void> storage)
       : gram_(gram), estimate_(std::move(estimate)), storage_(std::move(storage)) {}
   ConstView matrix() const override { return gram_; }
-  void set_shift(double shift) override {
+
+ protected:
+  void do_set_shift(double shift) override {
     if (shift != shift_) estimate_->flops += product_flops(gram_.rows, gram_.rows, gram_.rows) / 2;
     shift_ = shift;
   }
-  void apply_inverse(ConstView x, View) override { estimate_->flops += product_flops(x.rows, x.cols, x.cols); }
+  void do_apply_inverse(ConstView x, View) override { estimate_->flops += product_flops(x.rows, x.cols, x.cols); }
 
  private:
   ConstView gram_;

@@ -73,6 +73,8 @@ void Pattern::check_shape(Index rows, Index cols, std::string_view name) const {
   require(rows > 0 && cols > 0, name, ": a ", rows, " x ", cols, " weight is empty");
   require(kind != Kind::nm || cols % m == 0, name, ": d_in = ", cols, " is not divisible by ", m, " (pattern ", str(),
           "); exclude the layer or give it a pattern whose group length divides ", cols);
+  require(kind != Kind::row || kept(1, cols) > 0, name, ": ", str(), " keeps none of ", cols, " inputs");
+  require(kept(rows, cols) > 0, name, ": ", str(), " keeps none of ", rows * cols, " entries");
 }
 
 }  // namespace sparlow

@@ -55,11 +55,13 @@ class TraceFactor final : public GramFactor {
  public:
   TraceFactor(std::unique_ptr<GramFactor> inner, Recorder record) : inner_(std::move(inner)), record_(record) {}
   ConstView matrix() const override { return inner_->matrix(); }
-  void set_shift(double shift) override {
+
+ protected:
+  void do_set_shift(double shift) override {
     const double n = static_cast<double>(size());
     record_("set_shift", n * n * n, 8 * n * n, [&] { inner_->set_shift(shift); });
   }
-  void apply_inverse(ConstView x, View y) override {
+  void do_apply_inverse(ConstView x, View y) override {
     const double n = static_cast<double>(size()), rows = static_cast<double>(x.rows);
     record_("apply_inverse", 2 * rows * n * n, 4 * (2 * rows * n + n * n), [&] { inner_->apply_inverse(x, y); });
   }

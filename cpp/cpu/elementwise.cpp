@@ -25,16 +25,19 @@ SPARLOW_MULTIVERSION void row_axpby(float alpha, const float* x, float beta, flo
   for (Index j = 0; j < n; ++j) y[j] = alpha * x[j] + beta * y[j];
 }
 
+SPARLOW_MULTIVERSION void row_copy_scaled(float alpha, const float* x, float* y, Index n) {
+  for (Index j = 0; j < n; ++j) y[j] = alpha * x[j];
+}
+
 SPARLOW_MULTIVERSION void row_add_scaled(float alpha, const float* x, float* y, Index n) {
   for (Index j = 0; j < n; ++j) y[j] += alpha * x[j];
 }
 
 SPARLOW_MULTIVERSION void row_scale_by_mask(float* x, const std::uint8_t* mask, float kept, float pruned, Index n) {
-  for (Index j = 0; j < n; ++j) x[j] *= mask[j] ? kept : pruned;
-}
-
-SPARLOW_MULTIVERSION void row_keep(float* x, const std::uint8_t* mask, float kept, Index n) {
-  for (Index j = 0; j < n; ++j) x[j] = mask[j] ? kept * x[j] : 0.0f;  // 0 * x would leave -0 and keep NaN
+  for (Index j = 0; j < n; ++j) {
+    const float factor = mask[j] ? kept : pruned;
+    x[j] = factor == 0 ? 0.0f : factor * x[j];  // 0 * x would leave -0 and keep NaN
+  }
 }
 
 SPARLOW_MULTIVERSION double row_dot(const float* x, const float* y, Index n) {
@@ -117,7 +120,8 @@ void CpuBackend::do_normalise_gram(ConstView gram, ConstView inverse_scale, View
 
 void CpuBackend::do_axpby(double alpha, ConstView x, double beta, View y) {
   for_rows(x.rows, x.cols, [&](Index i) {
-    if (beta == 1) row_add_scaled(static_cast<float>(alpha), x.row(i), y.row(i), x.cols);
+    if (beta == 0) row_copy_scaled(static_cast<float>(alpha), x.row(i), y.row(i), x.cols);  // y may hold NaN
+    else if (beta == 1) row_add_scaled(static_cast<float>(alpha), x.row(i), y.row(i), x.cols);
     else row_axpby(static_cast<float>(alpha), x.row(i), static_cast<float>(beta), y.row(i), x.cols);
   });
 }
@@ -177,8 +181,7 @@ Index CpuBackend::do_changed(ConstMaskView a, ConstMaskView b) {
 
 void CpuBackend::do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) {
   for_rows(x.rows, x.cols, [&](Index i) {
-    if (pruned == 0) row_keep(x.row(i), mask.row(i), static_cast<float>(kept), x.cols);
-    else row_scale_by_mask(x.row(i), mask.row(i), static_cast<float>(kept), static_cast<float>(pruned), x.cols);
+    row_scale_by_mask(x.row(i), mask.row(i), static_cast<float>(kept), static_cast<float>(pruned), x.cols);
   });
 }
 

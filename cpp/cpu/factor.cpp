@@ -18,7 +18,8 @@ class CpuGramFactor final : public GramFactor {
 
   ConstView matrix() const override { return gram_; }
 
-  void set_shift(double shift) override {
+ protected:
+  void do_set_shift(double shift) override {
     if (ready_ && shift == shift_) return;
     ready_ = false;
     const Index n = gram_.rows;
@@ -42,7 +43,7 @@ class CpuGramFactor final : public GramFactor {
     ready_ = true;
   }
 
-  void apply_inverse(ConstView x, View y) override {
+  void do_apply_inverse(ConstView x, View y) override {
     const int n = static_cast<int>(gram_.rows);
     if (!ready_) fail(ErrorCode::internal, "apply_inverse before set_shift");
     SPARLOW_BLAS(cblas_sgemm)(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(x.rows), n, n, 1.0f, x.data,

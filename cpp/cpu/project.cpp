@@ -1,9 +1,7 @@
 // Projections on patterns: which entries stay.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <functional>
-#include <limits>
 #include <vector>
 
 #include "cpu/cpu_backend.hpp"
@@ -13,11 +11,18 @@
 namespace sparlow::cpu {
 namespace {
 
+// |x| as a whole number of the same order. NaN ranks first: it stays in s and the finite check of the result names it.
+inline std::int32_t rank_value(const float& x) {
+  std::int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits & 0x7fffffff;
+}
+
 // Two of four by rank: an entry stays when fewer than two beat it; of equal entries the lower index wins.
 SPARLOW_MULTIVERSION void row_two_of_four(const float* x, std::uint8_t* mask, Index groups) {
   for (Index g = 0; g < groups; ++g) {
-    const float a = std::fabs(x[4 * g]), b = std::fabs(x[4 * g + 1]), c = std::fabs(x[4 * g + 2]),
-                d = std::fabs(x[4 * g + 3]);
+    const std::int32_t a = rank_value(x[4 * g]), b = rank_value(x[4 * g + 1]), c = rank_value(x[4 * g + 2]),
+                       d = rank_value(x[4 * g + 3]);
     const int ba = b > a, ca = c > a, da = d > a, cb = c > b, db = d > b, dc = d > c;
     mask[4 * g] = ba + ca + da < 2;
     mask[4 * g + 1] = (1 - ba) + cb + db < 2;
@@ -31,19 +36,19 @@ void row_n_of_m(const float* x, std::uint8_t* mask, int n, int m, Index groups) 
     const float* group = x + g * m;
     for (int i = 0; i < m; ++i) {
       int better = 0;
-      for (int j = 0; j < m; ++j)
-        better += std::fabs(group[j]) > std::fabs(group[i]) || (j < i && std::fabs(group[j]) == std::fabs(group[i]));
+      const std::int32_t own = rank_value(group[i]);
+      for (int j = 0; j < m; ++j) {
+        const std::int32_t other = rank_value(group[j]);
+        better += other > own || (j < i && other == own);
+      }
       mask[g * m + i] = better < n;
     }
   }
 }
 
-// NaN ranks first: it stays in s and the finite check of the result names it.
-float rank_value(float x) { return std::isnan(x) ? std::numeric_limits<float>::infinity() : std::fabs(x); }
-
 // Marks the `kept` entries of largest magnitude among all rows of score.
 void keep_largest(ConstView score, Index kept, MaskView mask) {
-  std::vector<float> values;
+  std::vector<std::int32_t> values;
   values.reserve(static_cast<std::size_t>(score.size()));
   for (Index i = 0; i < score.rows; ++i)
     for (Index j = 0; j < score.cols; ++j) values.push_back(rank_value(score.row(i)[j]));
@@ -52,11 +57,12 @@ void keep_largest(ConstView score, Index kept, MaskView mask) {
     return;
   }
   std::nth_element(values.begin(), values.begin() + (kept - 1), values.end(), std::greater<>());
-  const float threshold = values[static_cast<std::size_t>(kept - 1)];
-  Index ties = kept - std::count_if(values.begin(), values.begin() + kept, [&](float v) { return v > threshold; });
+  const std::int32_t threshold = values[static_cast<std::size_t>(kept - 1)];
+  Index ties =
+      kept - std::count_if(values.begin(), values.begin() + kept, [&](std::int32_t v) { return v > threshold; });
   for (Index i = 0; i < score.rows; ++i)
     for (Index j = 0; j < score.cols; ++j) {
-      const float value = rank_value(score.row(i)[j]);
+      const std::int32_t value = rank_value(score.row(i)[j]);
       mask.row(i)[j] = value > threshold || (value == threshold && ties-- > 0);
     }
 }

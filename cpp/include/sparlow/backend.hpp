@@ -28,9 +28,13 @@ class GramFactor {
   Index size() const { return matrix().rows; }
   virtual ConstView matrix() const = 0;
   // Prepares (h + shift I)^-1. Throws Error(numerical) when h + shift I is not positive definite.
-  virtual void set_shift(double shift) = 0;
+  void set_shift(double shift);
   // y = x (h + shift I)^-1; x and y must not overlap.
-  virtual void apply_inverse(ConstView x, View y) = 0;
+  void apply_inverse(ConstView x, View y);
+
+ protected:
+  virtual void do_set_shift(double shift) = 0;
+  virtual void do_apply_inverse(ConstView x, View y) = 0;
 };
 
 // One ADMM iteration on the sparse part, in the single-array form: t holds the sparse copy on the mask and the scaled
