@@ -18,7 +18,9 @@ class DryRunFactor final : public GramFactor {
     if (shift != shift_) estimate_->flops += product_flops(gram_.rows, gram_.rows, gram_.rows) / 2;
     shift_ = shift;
   }
+  double shift() const override { return shift_; }
   void apply_inverse(ConstView x, View) override { estimate_->flops += product_flops(x.rows, x.cols, x.cols); }
+  void apply_smoother(ConstView x, View y) override { apply_inverse(x, y); }
 
  private:
   ConstView gram_;
@@ -49,7 +51,7 @@ class DryRunBackend final : public Backend {
   void do_download(ConstView x, float* values) override { std::fill_n(values, x.size(), 1.0f); }
   void do_copy(ConstView, View) override {}
   void do_copy_mask(ConstMaskView, MaskView) override {}
-  void do_gemm(double, ConstView a, Op op, ConstView, Op, double, View c) override {
+  void do_gemm(double, ConstView a, Op op, ConstView, Op, double, View c, Accuracy) override {
     estimate_->flops += product_flops(c.rows, op == Op::none ? a.cols : a.rows, c.cols);
   }
   void do_gram_update(TypedView x, View gram) override {

@@ -49,6 +49,17 @@ class CpuGramFactor final : public GramFactor {
                               static_cast<int>(x.stride), inverse_.data(), n, 0.0f, y.data, static_cast<int>(y.stride));
   }
 
+  double shift() const override { return shift_; }
+
+  void apply_smoother(ConstView x, View y) override {
+    const int n = static_cast<int>(gram_.rows);
+    if (!ready_) fail(ErrorCode::internal, "apply_smoother before set_shift");
+    for (Index i = 0; i < x.rows; ++i) std::copy_n(x.row(i), n, y.row(i));
+    SPARLOW_BLAS(cblas_sgemm)(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(x.rows), n, n,
+                              -static_cast<float>(shift_), x.data, static_cast<int>(x.stride), inverse_.data(), n, 1.0f,
+                              y.data, static_cast<int>(y.stride));
+  }
+
  private:
   ConstView gram_;
   std::vector<float> inverse_;
