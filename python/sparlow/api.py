@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from . import checkpoint, hf
+from .dense import check_dense, load_dense, load_skeleton
 from .estimate import estimate_plan
 from .job import check_weights, job_windows, make_job
-from .load import check_dense, load_dense, load_skeleton
 from .models import replace_module
 from .recipe import Recipe
 from .records import LayerRecord, Plan, Progress, Silent

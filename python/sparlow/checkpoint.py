@@ -38,6 +38,7 @@ class CheckpointInfo:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     evaluation: dict[str, Any] | None = None
     base_model: str | None = None
+    calibration_hash: str | None = None
 
 
 def save(
@@ -102,10 +103,12 @@ def load(
 def read_info(folder: Path) -> CheckpointInfo:
     """Metrics, evaluation and base model of a checkpoint; nothing of the weights is read."""
     metrics, evaluation = folder / METRICS_NAME, folder / EVALUATION_NAME
+    manifest = read_manifest(folder)
     return CheckpointInfo(
         [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.is_file() else [],
         json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None,
-        read_manifest(folder).base_model,
+        manifest.base_model,
+        manifest.calibration_hash,
     )
 
 
@@ -142,6 +145,7 @@ def _info(
         metrics=[_plain(dict(m) if isinstance(m, Mapping) else asdict(m)) for m in metrics],
         evaluation=earlier.evaluation if evaluation is None else _plain(dict(evaluation)),
         base_model=base_model or earlier.base_model or _hub_name(model),
+        calibration_hash=getattr(compressed, "calibration_hash", None) or earlier.calibration_hash,
     )
 
 
@@ -179,7 +183,7 @@ def _write(
         (folder / EVALUATION_NAME).write_text(json.dumps(info.evaluation, indent=2) + "\n", encoding="utf-8")
     text = card.card_text(inspect_unfinished(folder), info.metrics, info.evaluation, info.base_model)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    manifest = Manifest(__version__, shards, info.base_model)
+    manifest = Manifest(__version__, shards, info.base_model, info.calibration_hash)
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
 

@@ -142,10 +142,13 @@ def _rows_looked_up(folder: Folder, names: Iterable[str]) -> dict[str, int]:
     with torch.device("meta"):
         model = model_class(folder.config)(config)
     head = model.get_output_embeddings()
-    shared = None if head is None else head.weight
+    head_is_stored = any(
+        module is head and f"{name}.weight" in folder.tensors for name, module in model.named_modules()
+    )
+    shared = None if head is None or head_is_stored else model.get_input_embeddings()
     tables = {
         f"{name}.weight": module.num_embeddings
         for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and module.weight is not shared
+        if isinstance(module, nn.Embedding) and module is not shared
     }
     return {name: tables[name] for name in names if name in tables}

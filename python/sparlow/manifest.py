@@ -22,11 +22,15 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `sparlow.json` says: who wrote the folder, from which model, and what its shards must be."""
+    """What `sparlow.json` says: who wrote the folder, from which model and data, and what its shards must be.
+
+    calibration_hash: SHA-256 of the calibration windows, None without calibration.
+    """
 
     sparlow_version: str
     shards: dict[str, ShardRecord]
     base_model: str | None = None
+    calibration_hash: str | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -79,6 +83,12 @@ def _manifest(path: Path, content: Mapping[str, Any]) -> Manifest:
         shards = {
             name: ShardRecord(int(entry["bytes"]), str(entry["sha256"])) for name, entry in content["shards"].items()
         }
-        return Manifest(str(content["sparlow_version"]), shards, content.get("base_model"), content["format_version"])
+        return Manifest(
+            sparlow_version=str(content["sparlow_version"]),
+            shards=shards,
+            base_model=content["base_model"],
+            calibration_hash=content["calibration_hash"],
+            format_version=content["format_version"],
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error

@@ -49,7 +49,7 @@ def tiny_model(kind: str = "llama", dtype: torch.dtype = torch.bfloat16, **extra
     # Not .to(dtype): that would also round the rotary frequencies, which a loaded model has in float32.
     model: PreTrainedModel = getattr(transformers, f"{name}{head}")._from_config(config, dtype=dtype).eval()
     for module in model.modules():
-        if getattr(module, "bias", None) is not None:
+        if isinstance(getattr(module, "bias", None), torch.nn.Parameter):
             torch.nn.init.normal_(module.bias, std=0.1)
     return model
 

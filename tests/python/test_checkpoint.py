@@ -22,9 +22,10 @@ from checkpoint_helpers import compress_randomly, file_bytes, logits, metrics_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 import sparlow
-from sparlow import checkpoint, hf, shards
+from sparlow import api, checkpoint, hf, shards
 from sparlow.atomic import check_target
 from sparlow.manifest import MANIFEST_NAME
+from sparlow.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "corrupt"))
 from shard_faults import FAULTS
@@ -152,6 +153,17 @@ def test_result_of_a_compression_is_accepted(model: PreTrainedModel, tmp_path: P
     folder = sparlow.save(result, tmp_path / "model")
     assert sparlow.load(folder).sparlow_info.metrics == [{"name": "model.layers.0.mlp.up_proj", "relative_loss": None}]
     assert "method: wanda" in (folder / "README.md").read_text()
+
+
+def test_compress_save_load_end_to_end(tmp_path: Path) -> None:
+    recipe = Recipe(method="threebasil", pattern="2:4", rank=4, calibration={"windows": 4, "window_tokens": 16})
+    result = api.compress(tiny_model(), recipe, tokens=torch.randint(3, 64, (100,)))
+    first = result.save(tmp_path / "first")
+    loaded = sparlow.load(first)
+    assert torch.equal(logits(loaded), logits(result.model))
+    assert loaded.sparlow_info.calibration_hash == result.calibration_hash is not None
+    assert [record["name"] for record in loaded.sparlow_info.metrics] == list(hf.compressed_modules(loaded))
+    assert file_bytes(first) == file_bytes(sparlow.save(loaded, tmp_path / "second"))
 
 
 def test_what_is_not_a_compressed_model_is_refused(tmp_path: Path) -> None:
