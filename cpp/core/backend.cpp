@@ -59,6 +59,11 @@ void GramFactor::apply_smoother(ConstView x, View y) {
   if (!x.empty()) do_apply_smoother(x, y);
 }
 
+void GramFactor::smoother_diagonal(View out) {
+  require(out.rows == 1 && out.cols == size(), "smoother_diagonal: the output is not 1 x ", size());
+  do_smoother_diagonal(out);
+}
+
 Matrix Backend::matrix(Index rows, Index cols) {
   return {do_allocate(bytes_of("matrix", rows, cols, sizeof(float))), rows, cols};
 }
@@ -113,11 +118,12 @@ void Backend::symmetrise(View gram) {
   do_symmetrise(gram);
 }
 
-void Backend::normalise_gram(ConstView gram, ConstView inverse_scale, View out) {
+void Backend::normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) {
   square("normalise_gram", gram);
   same_shape("normalise_gram", gram, out);
-  require(inverse_scale.rows == 1 && inverse_scale.cols == gram.cols, "normalise_gram: scale is not 1 x ", gram.cols);
-  do_normalise_gram(gram, inverse_scale, out);
+  for (const ConstView& vector : {inverse_scale, diagonal})
+    require(vector.rows == 1 && vector.cols == gram.cols, "normalise_gram: scale or diagonal is not 1 x ", gram.cols);
+  do_normalise_gram(gram, inverse_scale, diagonal, out);
 }
 
 void Backend::axpby(double alpha, ConstView x, double beta, View y) {

@@ -18,6 +18,7 @@ class DryRunFactor final : public GramFactor {
  protected:
   void do_set_shift(double) override { estimate_->flops += product_flops(gram_.rows, gram_.rows, gram_.rows) / 2; }
   void do_apply_smoother(ConstView x, View) override { estimate_->flops += product_flops(x.rows, x.cols, x.cols); }
+  void do_smoother_diagonal(View) override {}
 
  private:
   ConstView gram_;
@@ -54,7 +55,7 @@ class DryRunBackend final : public Backend {
     estimate_->flops += product_flops(gram.rows, x.rows, gram.cols) / 2;
   }
   void do_symmetrise(View) override {}
-  void do_normalise_gram(ConstView, ConstView, View) override {}
+  void do_normalise_gram(ConstView, ConstView, ConstView, View) override {}
   void do_axpby(double, ConstView, double, View) override {}
   void do_scale_columns(View, ConstView, bool) override {}
   void do_randn(View, std::uint64_t) override {}

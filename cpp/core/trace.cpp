@@ -64,6 +64,9 @@ class TraceFactor final : public GramFactor {
   void do_apply_smoother(ConstView x, View y) override {
     record_("apply_smoother", flops(x), bytes(x), [&] { inner_->apply_smoother(x, y); });
   }
+  void do_smoother_diagonal(View out) override {
+    record_("smoother_diagonal", 0, 8 * static_cast<double>(size()), [&] { inner_->smoother_diagonal(out); });
+  }
 
  private:
   double flops(ConstView x) const { return 2 * elements(x.rows, x.cols) * static_cast<double>(size()); }
@@ -112,9 +115,9 @@ class TraceBackend final : public BackendDecorator {
   void do_symmetrise(View gram) override {
     record_("symmetrise", 0, moved(gram), [&] { inner_.symmetrise(gram); });
   }
-  void do_normalise_gram(ConstView gram, ConstView inverse_scale, View out) override {
+  void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) override {
     record_("normalise_gram", 2 * elements(gram.rows, gram.cols), moved(gram, 2),
-            [&] { inner_.normalise_gram(gram, inverse_scale, out); });
+            [&] { inner_.normalise_gram(gram, inverse_scale, diagonal, out); });
   }
   void do_axpby(double alpha, ConstView x, double beta, View y) override {
     record_("axpby", 3 * elements(x.rows, x.cols), moved(x, 3), [&] { inner_.axpby(alpha, x, beta, y); });

@@ -109,12 +109,12 @@ void CpuBackend::do_symmetrise(View gram) {
   });
 }
 
-void CpuBackend::do_normalise_gram(ConstView gram, ConstView inverse_scale, View out) {
+void CpuBackend::do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) {
   for_rows(gram.rows, gram.cols, [&](Index i) {
     const double left = inverse_scale.data[i];
     for (Index j = 0; j < gram.cols; ++j)
       out.row(i)[j] = static_cast<float>(left * inverse_scale.data[j] * gram.row(i)[j]);
-    out.row(i)[i] = 1.0f;
+    out.row(i)[i] = diagonal.data[i];
   });
 }
 

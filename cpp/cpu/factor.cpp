@@ -44,6 +44,10 @@ class CpuGramFactor final : public GramFactor {
                               static_cast<int>(x.stride), smoother_.data(), n, 0.0f, y.data,
                               static_cast<int>(y.stride));
   }
+  void do_smoother_diagonal(View out) override {
+    if (!ready_) fail(ErrorCode::internal, "smoother_diagonal before set_shift");
+    for (Index i = 0; i < gram_.rows; ++i) out.data[i] = smoother_[i * gram_.rows + i];
+  }
 
  private:
   // I - shift p. LAPACK's lower triangle is the upper one of a row-major matrix.

@@ -1,10 +1,10 @@
-// min over s in the pattern, rank(l) <= r of tr((w-s-l) h (w-s-l)^T) by ADMM on (s, l) against a sparse copy of s.
-// Makni, Meng, Mazumder, "3BASiL", arXiv:2603.01376, with three changes that reach its loss in a fraction of the
-// iterations: l minimises the loss with s already eliminated (their l follows s, which hides what l could still
-// explain while the penalty is small), the penalty follows a fixed ramp, and the end result is refitted.
-// Letters, scaled coordinates, rows of all targets stacked: w (d_out x d_in) target, t state and a its reflection (see
-// AdmmStep), l = q b, rho penalty, p = (h + rho I)^-1, k = rho m (m the smoother I - rho p) the metric of l once s is
-// eliminated.
+// min over s in the pattern, rank(l) <= r of tr((w-s-l) h (w-s-l)^T), l = q b, by ADMM on (s, l) against a sparse copy.
+// Objective and constraints of Makni, Meng, Mazumder, "3BASiL", arXiv:2603.01376; the splitting differs, and reaches
+// their loss in a fraction of the iterations: l is fitted with s already eliminated (theirs follows s, which hides what
+// l could still explain while the penalty is small), columns are scaled by leverage, the penalty follows a fixed ramp
+// and the result is refitted. threebasil_published.cpp is their own loop.
+// Letters, scaled coordinates, rows of all targets stacked: w (d_out x d_in) target, t state, a its reflection (see
+// AdmmStep), rho penalty, m the smoother h (h + rho I)^-1: rho m is the metric of l once s is eliminated.
 #include <cmath>
 
 #include "solvers/methods.hpp"
@@ -15,17 +15,38 @@ namespace {
 
 constexpr Index kStartSteps = 3;  // subspace steps before the low-rank part has a warm start
 
+ScaledGram& with_leverage(ScaledGram& gram) {
+  gram.scale_by_leverage();
+  return gram;
+}
+
+// The more of w the low-rank part can take, the softer the start that lets it; short runs need a firmer one.
+// Constants from runs on layers of SmolLM2-135M.
+double default_rho_start(const Problem& problem, Index iterations) {
+  double low_rank = 0, dense = 0;
+  for (const Target& target : problem.targets) {
+    low_rank += static_cast<double>(target.rank * (target.w.rows + target.w.cols));
+    dense += static_cast<double>(target.w.rows * target.w.cols);
+  }
+  return std::max(0.2 / (1 + 25 * low_rank / dense), 2.0 / static_cast<double>(iterations));
+}
+
+double default_rho_end(bool low_rank) { return low_rank ? 0.6 : 0.8; }
+
 class ThreeBasil {
  public:
   explicit ThreeBasil(SolverContext& context)
       : context_(context),
         backend_(context.backend),
-        gram_(*context.gram),
+        gram_(with_leverage(*context.gram)),
         low_rank_(context),
         w_(stack_scaled(context, gram_.scale())),
         row_counts_(stacked_rows(context.problem)) {
     for (Matrix* x : {&t_, &residual_, &scratch_, &velocity_}) *x = backend_.matrix(w_.rows(), w_.cols());
     mask_ = backend_.mask(w_.rows(), w_.cols());
+    if (rho_start_ == 0) rho_start_ = default_rho_start(context.problem, iterations_);
+    if (rho_end_ == 0) rho_end_ = default_rho_end(!low_rank_.empty());
+    rho_end_ = std::max(rho_end_, rho_start_);
   }
 
   void run() {
@@ -70,26 +91,18 @@ class ThreeBasil {
   }
 
   void step(Index iteration) {
-    const double rho = penalty(iteration), next = penalty(std::min(iteration + 1, iterations_ - 1));
-    AdmmStep step{w_,
-                  t_,
-                  mask_,
-                  residual_,
-                  scratch_,
-                  velocity_,
-                  {},
-                  relaxation_,
-                  momentum_,
-                  rho / next,
-                  context_.problem.pattern,
-                  row_counts_};
+    const double next = penalty(std::min(iteration + 1, iterations_ - 1));
+    if (iteration + 1 == iterations_) s_ = backend_.matrix(w_.rows(), w_.cols());
+    AdmmStep step{w_,          t_,        mask_, residual_, scratch_, velocity_, s_, relaxation_, momentum_,
+                  penalty(iteration) / next, context_.problem.pattern, row_counts_};
     backend_.admm_step(gram_.factor(), step);
   }
 
   void finish() {
-    backend_.scale_by_mask(t_, mask_, 1, 0);
-    refit(context_, w_, mask_, static_cast<Index>(context_.option("refit_steps")), t_, low_rank_);
-    unstack_sparse(context_, t_, gram_.scale());
+    project_stacked(context_, s_, mask_);
+    backend_.scale_by_mask(s_, mask_, 1, 0);
+    refit(context_, w_, mask_, static_cast<Index>(context_.option("refit_steps")), s_, low_rank_);
+    unstack_sparse(context_, s_, gram_.scale());
     low_rank_.balance();
     for (Solution& solution : context_.solutions) {
       solution.report.status = "completed";
@@ -101,7 +114,7 @@ class ThreeBasil {
   Backend& backend_;
   ScaledGram& gram_;
   LowRank low_rank_;
-  Matrix w_, t_, residual_, scratch_, velocity_;
+  Matrix w_, t_, residual_, scratch_, velocity_, s_;
   Mask mask_;
   std::vector<Index> row_counts_;
   Index iterations_ = static_cast<Index>(context_.option("iterations"));

@@ -28,8 +28,8 @@ class Forwarding final : public Backend {
   }
   void do_gram_update(TypedView x, View gram) override { inner_.gram_update(x, gram); }
   void do_symmetrise(View gram) override { inner_.symmetrise(gram); }
-  void do_normalise_gram(ConstView gram, ConstView inverse_scale, View out) override {
-    inner_.normalise_gram(gram, inverse_scale, out);
+  void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) override {
+    inner_.normalise_gram(gram, inverse_scale, diagonal, out);
   }
   void do_axpby(double alpha, ConstView x, double beta, View y) override { inner_.axpby(alpha, x, beta, y); }
   void do_scale_columns(View x, ConstView scale, bool inverse) override { inner_.scale_columns(x, scale, inverse); }

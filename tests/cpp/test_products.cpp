@@ -119,22 +119,24 @@ TEST_CASE("symmetrise mirrors the upper triangle exactly") {
   });
 }
 
-TEST_CASE("normalise_gram scales both sides and writes an exact unit diagonal") {
+TEST_CASE("normalise_gram scales both sides and writes the given diagonal exactly") {
   on_every_backend([](Backend& backend, double tolerance) {
     for (Index size : {1, 3, 17, 129}) {
       const Dense gram = gram_of(size, size + 5, 8);
       Dense scale(1, size), expected(size, size);
+      Dense diagonal(1, size);
       for (Index j = 0; j < size; ++j) scale(0, j) = j % 5 == 4 ? 0 : static_cast<float>(1 / std::sqrt(gram(j, j)));
+      for (Index j = 0; j < size; ++j) diagonal(0, j) = 1 + 0.5 * static_cast<double>(j % 4);
       for (Index i = 0; i < size; ++i)
-        for (Index j = 0; j < size; ++j) expected(i, j) = i == j ? 1 : gram(i, j) * scale(0, i) * scale(0, j);
+        for (Index j = 0; j < size; ++j) expected(i, j) = i == j ? diagonal(0, i) : gram(i, j) * scale(0, i) * scale(0, j);
       const Placed out = place(backend, Dense(size, size), 3);
-      backend.normalise_gram(place(backend, gram, 2), place(backend, scale), out);
+      backend.normalise_gram(place(backend, gram, 2), place(backend, scale), place(backend, diagonal), out);
       const Dense actual = fetch(backend, out);
       CHECK(difference(actual, expected) <= tolerance);
-      for (Index i = 0; i < size; ++i) CHECK(actual(i, i) == 1);
+      for (Index i = 0; i < size; ++i) CHECK(actual(i, i) == diagonal(0, i));
     }
     Matrix gram = backend.matrix(3, 3), out = backend.matrix(3, 3), scale = backend.matrix(1, 2);
-    refuses("scale is not 1 x 3", [&] { backend.normalise_gram(gram, scale, out); });
+    refuses("is not 1 x 3", [&] { backend.normalise_gram(gram, scale, scale, out); });
   });
 }
 

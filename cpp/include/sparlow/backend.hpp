@@ -41,10 +41,13 @@ class GramFactor {
   double shift() const { return shift_; }
   // y = x m, of reduced accuracy; x and y must not overlap.
   void apply_smoother(ConstView x, View y);
+  // out (1 x n) = diagonal of m
+  void smoother_diagonal(View out);
 
  protected:
   virtual void do_set_shift(double shift) = 0;
   virtual void do_apply_smoother(ConstView x, View y) = 0;
+  virtual void do_smoother_diagonal(View out) = 0;
 
  private:
   double shift_ = -1;  // of the prepared smoother; -1: none
@@ -108,8 +111,8 @@ class Backend {
   void gram_update(TypedView x, View gram);
   // Copies the upper triangle below the diagonal.
   void symmetrise(View gram);
-  // out_ij = gram_ij left_i right_j, 1 on the diagonal (left = right = 1 / column norms)
-  void normalise_gram(ConstView gram, ConstView inverse_scale, View out);
+  // out_ij = gram_ij inverse_scale_i inverse_scale_j off the diagonal, out_jj = diagonal_j (both 1 x n)
+  void normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out);
   // y = alpha x + beta y
   void axpby(double alpha, ConstView x, double beta, View y);
   // x_ij *= scale_j (inverse: /=, columns with scale 0 become 0)
@@ -156,7 +159,7 @@ class Backend {
                        Accuracy accuracy) = 0;
   virtual void do_gram_update(TypedView x, View gram) = 0;
   virtual void do_symmetrise(View gram) = 0;
-  virtual void do_normalise_gram(ConstView gram, ConstView inverse_scale, View out) = 0;
+  virtual void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) = 0;
   virtual void do_axpby(double alpha, ConstView x, double beta, View y) = 0;
   virtual void do_scale_columns(View x, ConstView scale, bool inverse) = 0;
   virtual void do_randn(View out, std::uint64_t seed) = 0;

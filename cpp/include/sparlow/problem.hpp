@@ -55,32 +55,39 @@ struct Solution {
   Report report;
 };
 
-// The Gram matrix in scaled coordinates: unit diagonal, damped, factored on demand, shared by all targets.
+// The Gram matrix in scaled coordinates: damped, columns brought to one scale, factored on demand, shared by all targets.
 class ScaledGram {
  public:
   ScaledGram(Backend& backend, ConstView gram, Damping damping);
 
   GramFactor& factor() { return *factor_; }
-  ConstView scaled() const { return scaled_.view(); }      // d^-1/2 (damped h) d^-1/2, d its diagonal
-  ConstView scale() const { return scale_.view(); }        // 1 x d_in: d^1/2, 0 for dead columns
+  ConstView scaled() const { return scaled_.view(); }      // diag(1/n) (damped h) diag(1/n)
+  ConstView scale() const { return scale_.view(); }        // 1 x d_in: n, at first d^1/2 with d the diagonal of the
+                                                           // damped h (so that scaled has unit diagonal); 0 when dead
   ConstView input_norms() const { return norms_.view(); }  // 1 x d_in: undamped h_jj^1/2
   Index dead_columns() const { return dead_columns_; }
-  double damping_used() const { return damping_.diagonal + damping_.mean; }
+  double damping_used() const { return damping_.diagonal + damping_.mean + raised_; }
 
-  // Prepares (scaled + shift I)^-1, raising the damping tenfold at a time while the matrix is not positive
-  // definite. Throws Error(numerical) when the coefficients would pass 1.
+  // Multiplies n_j by the part of input j that the other inputs do not predict (ridge regression on them), so that the
+  // size of a scaled weight says what pruning it costs once the others have adjusted.
+  void scale_by_leverage();
+
+  // Prepares the smoother for `shift`. While the matrix is not positive definite a share of its diagonal is added to it,
+  // 1e-6 at first, then tenfold. Throws Error(numerical) when all damping together would pass 1.
   void set_shift(double shift);
 
  private:
   void build();
+  void rescale(const std::vector<double>& unpredicted);
 
   Backend& backend_;
   ConstView gram_;
   Damping damping_;
-  std::vector<float> diagonal_;
-  Matrix scaled_, scale_, norms_;
+  std::vector<float> diagonal_, scaled_diagonal_;
+  Matrix scaled_, scale_, inverse_scale_, norms_;
   std::unique_ptr<GramFactor> factor_;
   Index dead_columns_ = 0;
+  double raised_ = 0;  // extra share of the scaled diagonal, added when a factorisation failed
 };
 
 }  // namespace sparlow
