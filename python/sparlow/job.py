@@ -72,9 +72,7 @@ def check_weights(job: Job) -> None:
         raise ValueError(f"{problem}; the model is damaged, or exclude the layer")
 
 
-def job_windows(
-    job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Tensor | None
-) -> Windows | None:
+def job_windows(job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Tensor | None) -> Windows | None:
     """The calibration windows, None if the recipe gives no data and no method needs any.
 
     ValueError if data is missing, or does not fit the model's vocabulary or context.
@@ -117,9 +115,7 @@ def _notes(blocks: Sequence[Block]) -> list[str]:
 def _check_context(model: Any, window_tokens: int) -> None:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(limit, int) and window_tokens > limit:
-        raise ValueError(
-            f"calibration.window_tokens is {window_tokens}, but the model takes at most {limit} tokens"
-        )
+        raise ValueError(f"calibration.window_tokens is {window_tokens}, but the model takes at most {limit} tokens")
 
 
 def _check_vocabulary(model: Any, ids: Tensor) -> None:

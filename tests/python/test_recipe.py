@@ -47,9 +47,7 @@ def test_first_matching_override_wins() -> None:
 
 def test_override_with_another_method_leaves_rank_and_options_behind() -> None:
     option = {"refit_rounds": 1}
-    recipe = Recipe.from_dict(
-        {"rank": 8, "options": option, "overrides": [{"match": "a", "method": "wanda"}]}
-    )
+    recipe = Recipe.from_dict({"rank": 8, "options": option, "overrides": [{"match": "a", "method": "wanda"}]})
     assert (recipe.resolve("a", 32, 32).rank, recipe.resolve("a", 32, 32).options) == (0, {})
     assert recipe.resolve("b", 32, 32).options == option
 
@@ -130,9 +128,7 @@ def test_constructor_refuses_unknown_keys_too() -> None:
         Recipe(patern="2:4")  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("- a\n- b\n", "expected a mapping"), ("a: [", "not valid YAML")]
-)
+@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "expected a mapping"), ("a: [", "not valid YAML")])
 def test_bad_yaml_names_the_file(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
