@@ -27,7 +27,7 @@ def _recipe(**changes: Any) -> Recipe:
     data = {
         "rank": 4,
         "dtype": "float32",
-        "options": {"max_iterations": 20},
+        "options": {"iterations": 20},
         "calibration": _CALIBRATION,
         **changes,
     }
