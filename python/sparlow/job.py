@@ -15,7 +15,7 @@ from .recipe import Recipe
 from .recipe_rules import LayerPlan
 from .solve import method_info, parse_pattern
 
-_GRAM_PER_LAYER = "none"
+_NO_GRAM = "none"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Job:
     @property
     def needs_calibration(self) -> bool:
         """Whether any layer's method needs the Gram matrix of its inputs."""
-        return any(method_info(job.plan.method).needs_gram != _GRAM_PER_LAYER for job in self.layers)
+        return any(method_info(job.plan.method).needs_gram != _NO_GRAM for job in self.layers)
 
 
 def make_job(model: nn.Module, recipe: Recipe) -> Job:
@@ -79,7 +79,7 @@ def job_windows(job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Te
     """
     if tokens is None and recipe.calibration.source is None:
         if job.needs_calibration:
-            needy = next(x for x in job.layers if method_info(x.plan.method).needs_gram != _GRAM_PER_LAYER)
+            needy = next(x for x in job.layers if method_info(x.plan.method).needs_gram != _NO_GRAM)
             raise ValueError(
                 f"method '{needy.plan.method}' needs calibration data: give 'calibration.source' in the "
                 f"recipe, or tokens"

@@ -328,3 +328,19 @@ def test_saved_and_loaded_checkpoint_gives_the_same_logits(tmp_path: Path) -> No
     result.save(tmp_path / "out")
     loaded = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(loaded(input_ids=_TOKENS).logits, result.model(input_ids=_TOKENS).logits)
+
+
+def test_other_parameters_must_fit_the_stored_dtype_too() -> None:
+    model = tiny_model("llama")
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        model.model.norm.weight[0] = 1e6
+    with pytest.raises(ValueError, match=r"model\.norm\.weight holds 0 NaN and 1 Inf .*float16; choose"):
+        compress(model, _recipe(method="magnitude", dtype="float16"))
+    assert dict(model.named_modules()) == modules
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="torch finds no CUDA GPU"):
+        compress(tmp_path / "nothing", _recipe(device="cuda"))
