@@ -16,7 +16,7 @@ from . import checkpoint, hf
 from .dense import check_dense, load_dense, load_skeleton
 from .estimate import estimate_plan
 from .job import check_weights, job_windows, make_job
-from .models import replace_module
+from .models import describe_non_finite, replace_module
 from .recipe import Recipe
 from .records import LayerRecord, Plan, Progress, Silent
 from .solve import backend_for
@@ -71,7 +71,7 @@ def compress(
     """
     started = time.perf_counter()
     progress = progress or Silent()
-    backend_for(recipe.device)
+    _check_device(recipe.device)
     model, own_tokenizer = _open(model_or_path)
     tokenizer = tokenizer or own_tokenizer
     originals: dict[str, nn.Module] | None = {} if model is model_or_path else None
@@ -79,19 +79,18 @@ def compress(
     model.train(False)
     try:
         layers, calibration_hash = _run(model, recipe, tokenizer, tokens, progress, originals)
+        _finish(model, recipe)
     except BaseException:
         for name, module in (originals or {}).items():
             replace_module(model, name, module)
         raise
     finally:
         model.train(training)
-    _finish(model, recipe)
     return Compressed(model, tokenizer, recipe, layers, time.perf_counter() - started, calibration_hash)
 
 
 def plan(model_or_path: ModelSource, recipe: Recipe) -> Plan:
-    """The layers a recipe matches and an estimate of memory and time; reads no weights and no calibration
-    data.
+    """The layers a recipe matches, with an estimate of memory and time. Reads neither weights nor calibration data.
 
     Raises ValueError for whatever `compress` refuses about names, patterns, ranks and shapes.
     """
@@ -101,6 +100,13 @@ def plan(model_or_path: ModelSource, recipe: Recipe) -> Plan:
     else:
         skeleton = load_skeleton(model_or_path)
     return estimate_plan(skeleton, make_job(skeleton, recipe), recipe)
+
+
+def _check_device(device: str) -> None:
+    """RuntimeError if the device, or the part of sparlow that works there, is missing."""
+    if device != "cpu" and not torch.cuda.is_available():
+        raise RuntimeError(f"device '{device}' was asked for, but torch finds no CUDA GPU here; use device 'cpu'")
+    backend_for(device)
 
 
 def _open(model_or_path: ModelSource) -> tuple[PreTrainedModel, Any]:
@@ -142,8 +148,12 @@ def _finish(model: PreTrainedModel, recipe: Recipe) -> None:
     """One dtype for all parameters, and the mark that makes transformers save and load the packed layers."""
     dtype = getattr(torch, recipe.dtype)
     # Not model.to(dtype): that would also round the rotary tables, which a loaded model computes in float32.
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
+    floats = [(name, p) for name, p in model.named_parameters() if p.is_floating_point()]
+    rounded = [p.detach().to(dtype) for _, p in floats]
+    for (name, _), values in zip(floats, rounded, strict=True):
+        if (problem := describe_non_finite(values)) is not None:
+            raise ValueError(f"{name} holds {problem} in {dtype}; choose a dtype with a wider range")
+    for (_, parameter), values in zip(floats, rounded, strict=True):
+        parameter.data = values
     model.config.dtype = dtype
     hf.attach(model, recipe.model_dump(mode="json"))

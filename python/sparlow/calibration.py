@@ -36,9 +36,11 @@ def load_windows(
     of them.
 
     tokens: token ids to use instead of `settings.source`, as one stream [n] or as ready windows
-    [n, window_tokens]. The draw depends on `seed` only. Documents follow one another, an end-of-text token
-    between them. Errors: OSError for an unreadable file; ValueError for a missing tokenizer, a malformed
-    source, or fewer tokens than the windows need, with both numbers.
+    [n, window_tokens]. The draw depends on `seed` only. Texts follow one another, an end-of-text token
+    between them; chats are separated by what their template writes.
+
+    Errors: OSError for an unreadable file; ValueError for a missing tokenizer, a malformed source, or fewer
+    tokens than the windows need, with both numbers.
     """
     if tokens is None:
         if settings.source is None:
@@ -59,9 +61,7 @@ def _tokens_of(settings: Calibration, tokenizer: Any, seed: int) -> Tensor:
     if source.suffix in _TOKEN_FILES:
         return read_tokens(source)
     if tokenizer is None:
-        raise ValueError(
-            f"calibration source '{source}' is text, but there is no tokenizer; pass one, or give tokens"
-        )
+        raise ValueError(f"calibration source '{source}' is text, but there is no tokenizer; pass one, or give tokens")
     if source.suffix == ".txt":
         return _encode_text(tokenizer, source.read_text(encoding="utf-8"))
     if source.suffix == ".jsonl":
@@ -78,21 +78,16 @@ def _encode_text(tokenizer: Any, text: str) -> Tensor:
 
 
 def _encode_rows(rows: Iterable[dict[str, Any]], field: str | None, tokenizer: Any) -> Iterator[Tensor]:
-    """Token ids of every row, ended by an end-of-text token if the tokenizer has one."""
-    end = tokenizer.eos_token_id
     for number, row in enumerate(rows, start=1):
         name = field or (_CHAT_FIELD if _CHAT_FIELD in row else "text")
         if name not in row:
             raise ValueError(f"calibration row {number} has no field '{name}' (it has: {', '.join(row)})")
-        ids = _encode_value(tokenizer, row[name], f"field '{name}' of calibration row {number}")
-        if end is not None and len(ids) > 0 and ids[-1] != end:
-            ids = torch.cat([ids, torch.tensor([end])])
-        yield ids
+        yield _encode_value(tokenizer, row[name], f"field '{name}' of calibration row {number}")
 
 
 def _encode_value(tokenizer: Any, value: Any, where: str) -> Tensor:
     if isinstance(value, str):
-        return _encode_text(tokenizer, value)
+        return _encode_document(tokenizer, value)
     if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
         if not tokenizer.chat_template:
             raise ValueError(f"{where} is a chat, but the tokenizer has no chat template")
@@ -100,12 +95,19 @@ def _encode_value(tokenizer: Any, value: Any, where: str) -> Tensor:
     raise ValueError(f"{where} is a {type(value).__name__}; expected text or a list of chat messages")
 
 
+def _encode_document(tokenizer: Any, text: str) -> Tensor:
+    """Token ids of one text among others, ended by an end-of-text token if the tokenizer has one."""
+    ids, end = _encode_text(tokenizer, text), tokenizer.eos_token_id
+    if end is None or len(ids) == 0 or ids[-1] == end:
+        return ids
+    return torch.cat([ids, torch.tensor([end])])
+
+
 def _encode_chat(tokenizer: Any, messages: list[dict[str, Any]]) -> Tensor:
     text = tokenizer.apply_chat_template(messages, tokenize=False)
-    # The template writes the special tokens itself.
-    return torch.tensor(
-        tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.int64
-    )
+    # The template writes the special tokens itself, those at its end included.
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return torch.tensor(ids, dtype=torch.int64)
 
 
 def _stream(rows: Iterable[Tensor], enough: int | None) -> Tensor:
@@ -133,9 +135,7 @@ def _cut(tokens: Tensor, length: int, origin: str) -> Tensor:
             f"set window_tokens to {tokens.shape[1]}, or give one stream [n]"
         )
     if tokens.ndim != 1:
-        raise ValueError(
-            f"{origin}: expected token ids of shape [n] or [windows, window_tokens], got {tokens.ndim}-D"
-        )
+        raise ValueError(f"{origin}: expected token ids of shape [n] or [windows, window_tokens], got {tokens.ndim}-D")
     count = len(tokens) // length
     return tokens[: count * length].reshape(count, length)
 

@@ -80,16 +80,10 @@ def capture(model: nn.Module, blocks: Sequence[Block], outputs: Sequence[Any], t
 
 def shared(call: Call, earlier: Call) -> Call:
     """`call` with the tensors that equal their counterpart in `earlier` replaced by it, to hold them once."""
-    if (
-        call.slot != earlier.slot
-        or len(call.args) != len(earlier.args)
-        or call.kwargs.keys() != earlier.kwargs.keys()
-    ):
+    if call.slot != earlier.slot or len(call.args) != len(earlier.args) or call.kwargs.keys() != earlier.kwargs.keys():
         return call
     args = tuple(_share(new, old) for new, old in zip(call.args, earlier.args, strict=True))
-    return Call(
-        args, {key: _share(value, earlier.kwargs[key]) for key, value in call.kwargs.items()}, call.slot
-    )
+    return Call(args, {key: _share(value, earlier.kwargs[key]) for key, value in call.kwargs.items()}, call.slot)
 
 
 def moved(call: Call, device: torch.device) -> Call:

@@ -60,12 +60,8 @@ def check_dense_config(model_config: PreTrainedConfig) -> None:
     """ValueError if the config is that of a quantized or compressed model."""
     config = getattr(model_config, "quantization_config", None)
     if config is not None:
-        method = (
-            config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", "?")
-        )
-        raise ValueError(
-            f"the model is already compressed (quant_method '{method}'); start from the dense model"
-        )
+        method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", "?")
+        raise ValueError(f"the model is already compressed (quant_method '{method}'); start from the dense model")
 
 
 def _load_gguf(path: Path) -> tuple[PreTrainedModel, Any]:

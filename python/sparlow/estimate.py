@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from typing import Any
 
@@ -20,7 +22,7 @@ _PROBE_SECONDS = 0.2
 def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
     """Memory and time of `job`, whose model may be on the meta device.
 
-    Memory: the model, the calibration stream, one block in the dtype of the forward passes with its Gram
+    Memory: the process, the model, the calibration stream, one block in the dtype of the forward passes with its Gram
     matrices, and the largest call of the solver. Time: every product at the speed of one timed here.
     """
     calibrated = job.needs_calibration or recipe.calibration.source is not None
@@ -30,9 +32,7 @@ def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
         block_bytes, block_flops = _solver(block)
         solver_bytes = max(solver_bytes, block_bytes)
         flops += block_flops + _forward_flops(block, tokens)
-    peak = (
-        _bytes(model) + solver_bytes + (_calibration_bytes(model, job, recipe, tokens) if calibrated else 0)
-    )
+    peak = _held_bytes(model) + solver_bytes + (_calibration_bytes(model, job, recipe, tokens) if calibrated else 0)
     layers = [_planned(layer, recipe) for layer in job.layers]
     return Plan(layers, round(peak), flops / _flops_per_second(recipe), tokens, job.notes)
 
@@ -45,9 +45,7 @@ def _planned(job: LayerJob, recipe: Recipe) -> PlannedLayer:
     # A pattern so dense that the bitmap costs more than it saves is stored dense.
     sparse = min(kept * size + index, d_out * d_in * size)
     stored = sparse + plan.rank * (d_out + d_in) * size
-    return PlannedLayer(
-        job.layer.name, plan.method, plan.pattern, plan.rank, d_out, d_in, d_out * d_in * size, stored
-    )
+    return PlannedLayer(job.layer.name, plan.method, plan.pattern, plan.rank, d_out, d_in, d_out * d_in * size, stored)
 
 
 def _solver(block: BlockJob) -> tuple[float, float]:
@@ -86,8 +84,10 @@ def _calibration_bytes(model: Any, job: Job, recipe: Recipe, tokens: int) -> flo
     return float(size * (stream + max(entries * width, block + batch * widest)) + grams)
 
 
-def _bytes(model: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in model.parameters())
+def _held_bytes(model: nn.Module) -> int:
+    """This process so far, and the model if it is not in memory yet."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak + sum(p.numel() * p.element_size() for p in model.parameters() if p.is_meta)
 
 
 def _flops_per_second(recipe: Recipe) -> float:

@@ -72,9 +72,7 @@ class GramCollector:
         """The groups, by their first layer. Raises ValueError for a layer that was never called."""
         for layer in self._layers:
             if layer.name not in self._members:
-                raise ValueError(
-                    f"{layer.name} was not called on any calibration token; exclude it from the recipe"
-                )
+                raise ValueError(f"{layer.name} was not called on any calibration token; exclude it from the recipe")
         return self._groups
 
     def _watch(self, layer: LinearLayer) -> Any:
@@ -92,9 +90,7 @@ class GramCollector:
         return layer.module.register_forward_pre_hook(hook, with_kwargs=True)
 
     def _open(self, members: list[LinearLayer]) -> None:
-        gram = Gram(
-            members[0].shape[1], device=self._device, name=" = ".join(layer.name for layer in members)
-        )
+        gram = Gram(members[0].shape[1], device=self._device, name=" = ".join(layer.name for layer in members))
         self._groups.append(GramGroup(members, gram))
         self._leaders[members[0].name] = gram
         self._members.update(layer.name for layer in members)

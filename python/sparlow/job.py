@@ -15,7 +15,7 @@ from .recipe import Recipe
 from .recipe_rules import LayerPlan
 from .solve import method_info, parse_pattern
 
-_GRAM_PER_LAYER = "none"
+_NO_GRAM = "none"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Job:
     @property
     def needs_calibration(self) -> bool:
         """Whether any layer's method needs the Gram matrix of its inputs."""
-        return any(method_info(job.plan.method).needs_gram != _GRAM_PER_LAYER for job in self.layers)
+        return any(method_info(job.plan.method).needs_gram != _NO_GRAM for job in self.layers)
 
 
 def make_job(model: nn.Module, recipe: Recipe) -> Job:
@@ -72,16 +72,14 @@ def check_weights(job: Job) -> None:
         raise ValueError(f"{problem}; the model is damaged, or exclude the layer")
 
 
-def job_windows(
-    job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Tensor | None
-) -> Windows | None:
+def job_windows(job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Tensor | None) -> Windows | None:
     """The calibration windows, None if the recipe gives no data and no method needs any.
 
     ValueError if data is missing, or does not fit the model's vocabulary or context.
     """
     if tokens is None and recipe.calibration.source is None:
         if job.needs_calibration:
-            needy = next(x for x in job.layers if method_info(x.plan.method).needs_gram != _GRAM_PER_LAYER)
+            needy = next(x for x in job.layers if method_info(x.plan.method).needs_gram != _NO_GRAM)
             raise ValueError(
                 f"method '{needy.plan.method}' needs calibration data: give 'calibration.source' in the "
                 f"recipe, or tokens"
@@ -117,9 +115,7 @@ def _notes(blocks: Sequence[Block]) -> list[str]:
 def _check_context(model: Any, window_tokens: int) -> None:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(limit, int) and window_tokens > limit:
-        raise ValueError(
-            f"calibration.window_tokens is {window_tokens}, but the model takes at most {limit} tokens"
-        )
+        raise ValueError(f"calibration.window_tokens is {window_tokens}, but the model takes at most {limit} tokens")
 
 
 def _check_vocabulary(model: Any, ids: Tensor) -> None:

@@ -58,9 +58,7 @@ def find_blocks(model: nn.Module) -> list[Block]:
     if best is None:
         if any(isinstance(module, SparseLowRankLinear) for module in model.modules()):
             raise ValueError("this model is already compressed by sparlow; start from the dense model")
-        raise ValueError(
-            f"{type(model).__name__} has no list of blocks with linear layers; expected a decoder model"
-        )
+        raise ValueError(f"{type(model).__name__} has no list of blocks with linear layers; expected a decoder model")
     return [Block(f"{best[1]}.{index}", block) for index, block in enumerate(best[2])]
 
 
@@ -96,11 +94,7 @@ def select_linears(
                 f"{near_names(pattern, names)}"
             )
     chosen = [
-        [
-            x
-            for x in group
-            if (not include or matches_any(include, x.name)) and not matches_any(exclude, x.name)
-        ]
+        [x for x in group if (not include or matches_any(include, x.name)) and not matches_any(exclude, x.name)]
         for group in layers
     ]
     if not any(chosen):

@@ -41,18 +41,14 @@ def probe(model: nn.Module, blocks: Sequence[Block]) -> list[Any]:
     bypassed = capture(model, blocks, outputs, tokens)
     for block, (_, call, _, _), again in zip(blocks, seen, bypassed.calls, strict=True):
         if (where := _difference(call, again)) is not None:
-            raise ValueError(
-                f"{block.name}: its argument {where} depends on earlier blocks; this is not supported"
-            )
+            raise ValueError(f"{block.name}: its argument {where} depends on earlier blocks; this is not supported")
     return outputs
 
 
 def _check_chain(blocks: Sequence[Block], seen: Sequence[tuple[int, Call, Tensor, Any]]) -> None:
     order = [index for index, _, _, _ in seen]
     if order != list(range(len(blocks))):
-        raise ValueError(
-            f"the blocks {blocks[0].name}... are called in the order {order}, not once each in sequence"
-        )
+        raise ValueError(f"the blocks {blocks[0].name}... are called in the order {order}, not once each in sequence")
     for (_, _, _, output), (index, _, hidden, _) in pairwise(seen):
         if not _equal(hidden_of(output), hidden):
             raise ValueError(f"{blocks[index].name} does not read the output of the block before it")
@@ -67,9 +63,7 @@ def _difference(call: Call, other: Call) -> str | None:
             return f"number {position}"
     if call.kwargs.keys() != other.kwargs.keys():
         return "names"
-    return next(
-        (f"'{key}'" for key, value in call.kwargs.items() if not _same(value, other.kwargs[key])), None
-    )
+    return next((f"'{key}'" for key, value in call.kwargs.items() if not _same(value, other.kwargs[key])), None)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -74,9 +74,7 @@ def check_low_rank(where: str, method: str, rank: int | None, budget: float | No
     if rank is not None and budget is not None:
         raise ValueError(f"{where} gives both rank ({rank}) and budget ({budget}); give one of them")
     if not method_info(method).low_rank and (rank or budget is not None):
-        raise ValueError(
-            f"{where} asks for a low-rank part, but method '{method}' has none; remove rank and budget"
-        )
+        raise ValueError(f"{where} asks for a low-rank part, but method '{method}' has none; remove rank and budget")
 
 
 def check_choice(where: str, choice: Choice) -> None:

@@ -56,7 +56,7 @@ class PlannedLayer:
 class Plan:
     """What a run would do.
 
-    peak_bytes: estimated memory at the worst moment, the model included. seconds: estimated time, every
+    peak_bytes: estimated memory of the process at the worst moment. seconds: estimated time, every
     solver at its iteration limit, at the speed of a matrix product measured here. calibration_tokens: 0
     if none are needed.
     """

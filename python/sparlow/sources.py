@@ -76,8 +76,6 @@ def _only_tensor(path: Path) -> Tensor:
         names = list(file.keys())
         key = next((name for name in _TOKEN_KEYS if name in names), names[0] if len(names) == 1 else None)
         if key is None:
-            raise ValueError(
-                f"{path}: expected one tensor, or one named 'tokens' or 'input_ids', got {names}"
-            )
+            raise ValueError(f"{path}: expected one tensor, or one named 'tokens' or 'input_ids', got {names}")
         tensor: Tensor = file.get_tensor(key)
         return tensor

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .capture import Call, StopForward, capture, moved, shared
 from .gram_groups import GramCollector, GramGroup
@@ -24,7 +26,7 @@ class Stream:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         blocks: Sequence[Block],
         windows: Tensor,
         *,
@@ -74,12 +76,10 @@ class Stream:
         for calls in self._calls:
             calls[index] = _SPENT
 
-    def _fill(self, model: nn.Module, windows: Tensor, batch: int) -> None:
+    def _fill(self, model: PreTrainedModel, windows: Tensor, batch: int) -> None:
         outputs = probe(model, self._blocks)
         device = next(model.parameters()).device
-        inside = {id(p) for block in self._blocks for p in block.module.parameters()}
-        outside = [p for p in model.parameters() if id(p) not in inside]
-        with lent(outside, self._dtype):
+        with lent(_before_blocks(model, self._blocks), self._dtype):
             for tokens in torch.split(windows, batch):
                 captured = capture(model, self._blocks, outputs, tokens.to(device))
                 calls = [moved(call, torch.device(self._device)) for call in captured.calls]
@@ -93,6 +93,16 @@ class Stream:
                 call = shared(call, calls[index - 1])
             calls[index] = shared(call, self._calls[0][index]) if self._calls else call
         return calls
+
+
+def _before_blocks(model: PreTrainedModel, blocks: Sequence[Block]) -> list[nn.Parameter]:
+    """The parameters that may take part in a forward pass up to the first block."""
+    skipped = [block.module for block in blocks]
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is not None and head.weight is not model.get_input_embeddings().weight:
+        skipped.append(head)
+    inside = {id(p) for module in skipped for p in module.parameters()}
+    return [p for p in model.parameters() if id(p) not in inside]
 
 
 _SPENT = Call((), {}, 0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .job import BlockJob, Job, LayerJob
 from .layers import SparseLowRankLinear
@@ -48,9 +48,7 @@ def traverse(
     return records
 
 
-def _inputs(
-    block: BlockJob, index: int, stream: Stream | None
-) -> Iterator[tuple[list[LayerJob], Gram | None]]:
+def _inputs(block: BlockJob, index: int, stream: Stream | None) -> Iterator[tuple[list[LayerJob], Gram | None]]:
     """The layers that one call of the solver takes, with the Gram matrix of the input they share."""
     if stream is None:
         yield from (([job], None) for job in block.layers)
@@ -76,19 +74,8 @@ def _alike(jobs: list[LayerJob]) -> list[list[LayerJob]]:
 def _compress(
     jobs: list[LayerJob], gram: Gram | None, recipe: Recipe
 ) -> Iterator[tuple[LinearLayer, SparseLowRankLinear, LayerRecord]]:
-    plan = jobs[0].plan
     weights = [job.layer.weight.to(recipe.device, torch.float32) for job in jobs]
-    results = decompose(
-        weights,
-        gram,
-        method=plan.method,
-        pattern=plan.pattern,
-        ranks=[job.plan.rank for job in jobs],
-        damping=plan.damping,
-        options=plan.options,
-        seed=recipe.seed,
-        names=[job.layer.name for job in jobs],
-    )
+    results = _solve(jobs, weights, gram, recipe.seed)
     matrix = None if gram is None else gram.matrix()
     tokens = 0 if gram is None else gram.tokens
     whole = sum(w.numel() for w in weights)
@@ -97,6 +84,27 @@ def _compress(
         loss = None if matrix is None else relative_loss(w, layer.dense_weight(), matrix)
         record = _record(job, layer, result, loss, tokens, result.report.seconds * w.numel() / whole)
         yield job.layer, layer.to(job.layer.weight.device), record
+
+
+def _solve(jobs: list[LayerJob], weights: list[Tensor], gram: Gram | None, seed: int) -> list[Decomposition]:
+    plan, names = jobs[0].plan, [job.layer.name for job in jobs]
+    try:
+        return decompose(
+            weights,
+            gram,
+            method=plan.method,
+            pattern=plan.pattern,
+            ranks=[job.plan.rank for job in jobs],
+            damping=plan.damping,
+            options=plan.options,
+            seed=seed,
+            names=names,
+        )
+    except ValueError as error:
+        if any(name in str(error) for name in names):
+            raise
+        # What is wrong with a Gram matrix is wrong for all the layers that share it.
+        raise ValueError(f"{' = '.join(names)}: {error}") from error
 
 
 def _stored(job: LayerJob, result: Decomposition, dtype: torch.dtype) -> SparseLowRankLinear:

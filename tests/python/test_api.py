@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from test_models import FAMILIES, _model
+from families import COMMON, FAMILIES, tiny_model
 
 from sparlow.api import compress, plan
 from sparlow.layers import SparseLowRankLinear
@@ -27,7 +27,7 @@ def _recipe(**changes: Any) -> Recipe:
     data = {
         "rank": 4,
         "dtype": "float32",
-        "options": {"max_iterations": 20},
+        "options": {"iterations": 20},
         "calibration": _CALIBRATION,
         **changes,
     }
@@ -63,7 +63,7 @@ class _Watcher:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_linear_is_replaced_and_the_model_still_runs(family: str) -> None:
-    model = _model(family)
+    model = tiny_model(family)
     blocks = find_blocks(model)
     names = [layer.name for block in blocks for layer in linears_of(block)]
     watcher = _Watcher()
@@ -80,7 +80,7 @@ def test_every_linear_is_replaced_and_the_model_still_runs(family: str) -> None:
 
 
 def test_later_blocks_see_what_earlier_compressed_blocks_make() -> None:
-    model, reference = _model("llama"), _model("llama")
+    model, reference = tiny_model("llama"), tiny_model("llama")
     result = compress(model, _recipe(method="wanda"), tokens=_TOKENS)
     name = "model.layers.2.mlp.down_proj"
     record = next(record for record in result.layers if record.name == name)
@@ -88,9 +88,7 @@ def test_later_blocks_see_what_earlier_compressed_blocks_make() -> None:
     # The stream of the record: blocks 0 and 1 compressed, block 2 dense.
     reference.model.layers[0], reference.model.layers[1] = model.model.layers[0], model.model.layers[1]
     inputs: list[torch.Tensor] = []
-    reference.get_submodule(name).register_forward_pre_hook(
-        lambda _m, args: inputs.append(args[0].flatten(0, -2))
-    )
+    reference.get_submodule(name).register_forward_pre_hook(lambda _m, args: inputs.append(args[0].flatten(0, -2)))
     with torch.no_grad():
         reference(input_ids=_TOKENS, use_cache=False)
     x = inputs[0]
@@ -101,7 +99,7 @@ def test_later_blocks_see_what_earlier_compressed_blocks_make() -> None:
 
 
 def test_records_say_what_was_stored() -> None:
-    result = compress(_model("llama"), _recipe(dtype="bfloat16"), tokens=_TOKENS)
+    result = compress(tiny_model("llama"), _recipe(dtype="bfloat16"), tokens=_TOKENS)
     for record in result.layers:
         layer = result.model.get_submodule(record.name)
         assert (record.format, record.rank, record.pattern) == ("nm24", 4, "2:4")
@@ -117,7 +115,7 @@ def test_records_say_what_was_stored() -> None:
 
 
 def test_the_whole_model_gets_the_stored_dtype_but_rotary_tables_stay_float32() -> None:
-    result = compress(_model("llama"), _recipe(dtype="bfloat16"), tokens=_TOKENS)
+    result = compress(tiny_model("llama"), _recipe(dtype="bfloat16"), tokens=_TOKENS)
     floats = {p.dtype for p in result.model.parameters() if p.is_floating_point()}
     assert floats == {torch.bfloat16}
     assert result.model.model.rotary_emb.inv_freq.dtype == torch.float32
@@ -129,44 +127,38 @@ def test_three_basil_beats_wanda_beats_magnitude() -> None:
     losses = {}
     for method in ("magnitude", "wanda", "threebasil"):
         recipe = _recipe(method=method) if method != "threebasil" else _recipe(rank=0)
-        result = compress(_model("llama"), recipe, tokens=_TOKENS)
+        result = compress(tiny_model("llama"), recipe, tokens=_TOKENS)
         losses[method] = sum(record.relative_loss or 0.0 for record in result.layers[:7])
     assert losses["threebasil"] < losses["wanda"] < losses["magnitude"]
 
 
 def test_same_seed_same_bits() -> None:
-    first, second = (compress(_model("qwen2"), _recipe(), tokens=_TOKENS) for _ in range(2))
-    for (name, a), (_, b) in zip(
-        first.model.state_dict().items(), second.model.state_dict().items(), strict=True
-    ):
+    first, second = (compress(tiny_model("qwen2"), _recipe(), tokens=_TOKENS) for _ in range(2))
+    for (name, a), (_, b) in zip(first.model.state_dict().items(), second.model.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
     assert first.calibration_hash == second.calibration_hash
 
 
 def test_biases_and_conv1d_keep_their_function() -> None:
-    model, dense = _model("gpt2"), _model("gpt2")
+    model, dense = tiny_model("gpt2"), tiny_model("gpt2")
     with torch.no_grad():
         for name, parameter in dense.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.normal_(parameter)
                 model.get_parameter(name).copy_(parameter)
     compress(model, _recipe(pattern="dense", rank=0), tokens=_TOKENS)
-    torch.testing.assert_close(
-        model(input_ids=_TOKENS).logits, dense(input_ids=_TOKENS).logits, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(model(input_ids=_TOKENS).logits, dense(input_ids=_TOKENS).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_magnitude_needs_no_calibration_and_has_no_loss() -> None:
-    result = compress(_model("llama"), _recipe(method="magnitude"))
+    result = compress(tiny_model("llama"), _recipe(method="magnitude"))
     assert result.calibration_hash is None
-    assert all(
-        record.relative_loss is None and record.stored_relative_loss is None for record in result.layers
-    )
+    assert all(record.relative_loss is None and record.stored_relative_loss is None for record in result.layers)
     assert {record.tokens for record in result.layers} == {0}
 
 
 def test_magnitude_with_calibration_reports_its_loss() -> None:
-    result = compress(_model("llama"), _recipe(method="magnitude"), tokens=_TOKENS)
+    result = compress(tiny_model("llama"), _recipe(method="magnitude"), tokens=_TOKENS)
     assert all(record.relative_loss is not None and record.relative_loss > 0 for record in result.layers)
 
 
@@ -176,7 +168,7 @@ def test_overrides_within_one_input_group() -> None:
         {"match": "re:.*v_proj", "pattern": "0.5@row", "rank": 2},
         {"match": "re:.*q_proj", "rank": 8},
     ]
-    result = compress(_model("llama"), _recipe(overrides=overrides, exclude=["re:.*mlp.*"]), tokens=_TOKENS)
+    result = compress(tiny_model("llama"), _recipe(overrides=overrides, exclude=["re:.*mlp.*"]), tokens=_TOKENS)
     found = {r.name.rpartition(".")[2]: (r.method, r.pattern, r.rank, r.format) for r in result.layers}
     assert found == {
         "q_proj": ("threebasil", "2:4", 8, "nm24"),
@@ -188,7 +180,7 @@ def test_overrides_within_one_input_group() -> None:
 
 def test_blocks_after_the_last_match_are_not_passed() -> None:
     watcher = _Watcher()
-    model = _model("llama")
+    model = tiny_model("llama")
     compress(model, _recipe(include=["model.layers.1.mlp.up_proj"]), tokens=_TOKENS, progress=watcher)
     assert watcher.started == (2, 1)
     assert type(model.model.layers[0].mlp.up_proj) is torch.nn.Linear
@@ -196,12 +188,7 @@ def test_blocks_after_the_last_match_are_not_passed() -> None:
 
 def test_experts_are_noted() -> None:
     config = hf.Qwen2MoeConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **{**COMMON, "num_hidden_layers": 2},
         num_experts=6,
         num_experts_per_tok=2,
         moe_intermediate_size=16,
@@ -215,7 +202,7 @@ def test_experts_are_noted() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("broken")])
 def test_an_interrupted_run_leaves_the_model_as_it_was(error: BaseException) -> None:
-    model = _model("llama").train()
+    model = tiny_model("llama").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modules = dict(model.named_modules())
     with pytest.raises(type(error)):
@@ -224,21 +211,20 @@ def test_an_interrupted_run_leaves_the_model_as_it_was(error: BaseException) -> 
     assert model.training
     after = model.state_dict()
     assert all(
-        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype
-        for name, tensor in before.items()
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items()
     )
     assert getattr(model.config, "quantization_config", None) is None
 
 
 def test_a_compressed_model_is_not_compressed_again() -> None:
-    model = compress(_model("llama"), _recipe(), tokens=_TOKENS).model
+    model = compress(tiny_model("llama"), _recipe(), tokens=_TOKENS).model
     with pytest.raises(ValueError, match="already compressed"):
         compress(model, _recipe(), tokens=_TOKENS)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_non_finite_weights_name_the_layer(value: float) -> None:
-    model = _model("llama")
+    model = tiny_model("llama")
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 5] = value
     with pytest.raises(
@@ -248,12 +234,20 @@ def test_non_finite_weights_name_the_layer(value: float) -> None:
 
 
 def test_non_finite_activations_name_the_layer() -> None:
-    model = _model("llama")
+    model = tiny_model("llama")
     with torch.no_grad():
         model.model.layers[1].post_attention_layernorm.weight[3] = math.nan
     with pytest.raises(
         ValueError, match=r"model\.layers\.1\.mlp\.gate_proj = model\.layers\.1\.mlp\.up_proj: .* NaN or Inf"
     ):
+        compress(model, _recipe(), tokens=_TOKENS)
+
+
+def test_an_input_that_is_always_zero_names_its_layers() -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[1].input_layernorm.weight.zero_()
+    with pytest.raises(ValueError, match=r"layers\.1\.self_attn\.q_proj = .*v_proj: the Gram matrix is zero"):
         compress(model, _recipe(), tokens=_TOKENS)
 
 
@@ -266,31 +260,29 @@ def test_non_finite_activations_name_the_layer() -> None:
         ({"overrides": [{"match": "re:.*qproj", "rank": 1}]}, "matches none of the 21 linear layers"),
     ],
 )
-def test_the_whole_model_is_checked_before_calibration(
-    changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_the_whole_model_is_checked_before_calibration(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     source = {**_CALIBRATION, "source": str(tmp_path / "missing.txt")}
     with pytest.raises(ValueError, match=message):
-        compress(_model("llama"), _recipe(**{**changes, "calibration": source}))
+        compress(tiny_model("llama"), _recipe(**{**changes, "calibration": source}))
     with pytest.raises(ValueError, match=message):
-        plan(_model("llama"), _recipe(**{**changes, "calibration": source}))
+        plan(tiny_model("llama"), _recipe(**{**changes, "calibration": source}))
 
 
 def test_calibration_that_does_not_fit_the_model() -> None:
     with pytest.raises(ValueError, match=r"tokens go from 96 to 96, but the model's vocabulary has 96"):
-        compress(_model("llama"), _recipe(), tokens=torch.full((96,), 96))
+        compress(tiny_model("llama"), _recipe(), tokens=torch.full((96,), 96))
     recipe = _recipe(calibration={"windows": 1, "window_tokens": 65})
     with pytest.raises(ValueError, match="window_tokens is 65, but the model takes at most 64"):
-        compress(_model("gpt2"), recipe, tokens=torch.zeros(65, dtype=torch.long))
+        compress(tiny_model("gpt2"), recipe, tokens=torch.zeros(65, dtype=torch.long))
 
 
 def test_a_method_that_needs_data_says_so() -> None:
     with pytest.raises(ValueError, match="method 'threebasil' needs calibration data"):
-        compress(_model("llama"), _recipe())
+        compress(tiny_model("llama"), _recipe())
 
 
 def test_float16_that_overflows_names_the_layer() -> None:
-    model = _model("llama")
+    model = tiny_model("llama")
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[0, 0] = 1e6
     with pytest.raises(ValueError, match=r"model\.layers\.0\.mlp\.up_proj: .*float16"):
@@ -298,7 +290,7 @@ def test_float16_that_overflows_names_the_layer() -> None:
 
 
 def test_a_folder_gives_the_same_as_the_model_itself(tmp_path: Path) -> None:
-    _model("qwen3").to(torch.bfloat16).save_pretrained(tmp_path)
+    tiny_model("qwen3").to(torch.bfloat16).save_pretrained(tmp_path)
     from_folder = compress(tmp_path, _recipe(), tokens=_TOKENS)
     from_model = compress(hf.AutoModelForCausalLM.from_pretrained(tmp_path), _recipe(), tokens=_TOKENS)
     a, b = from_folder.model.state_dict(), from_model.model.state_dict()
@@ -316,7 +308,7 @@ def test_other_files_and_missing_ones_are_refused(tmp_path: Path) -> None:
 
 
 def test_plan_lists_what_compress_then_does(tmp_path: Path) -> None:
-    _model("llama").save_pretrained(tmp_path)
+    tiny_model("llama").save_pretrained(tmp_path)
     recipe = _recipe(dtype="bfloat16")
     planned, done = plan(tmp_path, recipe), compress(tmp_path, recipe, tokens=_TOKENS)
     fields = ("name", "method", "pattern", "rank", "d_out", "d_in", "dense_bytes", "stored_bytes")
@@ -328,11 +320,27 @@ def test_plan_lists_what_compress_then_does(tmp_path: Path) -> None:
 
 
 def test_plan_without_calibration_counts_no_tokens() -> None:
-    assert plan(_model("llama"), _recipe(method="magnitude")).calibration_tokens == 0
+    assert plan(tiny_model("llama"), _recipe(method="magnitude")).calibration_tokens == 0
 
 
 def test_saved_and_loaded_checkpoint_gives_the_same_logits(tmp_path: Path) -> None:
-    result = compress(_model("llama"), _recipe(dtype="bfloat16"), tokens=_TOKENS)
+    result = compress(tiny_model("llama"), _recipe(dtype="bfloat16"), tokens=_TOKENS)
     result.save(tmp_path / "out")
     loaded = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(loaded(input_ids=_TOKENS).logits, result.model(input_ids=_TOKENS).logits)
+
+
+def test_other_parameters_must_fit_the_stored_dtype_too() -> None:
+    model = tiny_model("llama")
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        model.model.norm.weight[0] = 1e6
+    with pytest.raises(ValueError, match=r"model\.norm\.weight holds 0 NaN and 1 Inf .*float16; choose"):
+        compress(model, _recipe(method="magnitude", dtype="float16"))
+    assert dict(model.named_modules()) == modules
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="torch finds no CUDA GPU"):
+        compress(tmp_path / "nothing", _recipe(device="cuda"))

@@ -32,9 +32,7 @@ class CharTokenizer:
 
 
 def _settings(source: Path | str | None = None, **changes: Any) -> Calibration:
-    return Calibration(
-        source=None if source is None else str(source), **{"windows": 2, "window_tokens": 4, **changes}
-    )
+    return Calibration(source=None if source is None else str(source), **{"windows": 2, "window_tokens": 4, **changes})
 
 
 def _text(ids: torch.Tensor) -> str:
@@ -55,10 +53,10 @@ def test_jsonl_field(tmp_path: Path) -> None:
 
 
 def test_jsonl_chat_goes_through_the_template(tmp_path: Path) -> None:
-    row = {"messages": [{"role": "u", "content": "hi"}, {"role": "a", "content": "yo!"}]}
+    row = {"messages": [{"role": "u", "content": "hi"}, {"role": "a", "content": "yo!!"}]}
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     windows = load_windows(_settings(tmp_path / "a.jsonl", windows=3), tokenizer=CharTokenizer())
-    assert _text(windows.ids) == "<u>hi<a>yo!|"
+    assert _text(windows.ids) == "<u>hi<a>yo!!"
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".npy", ".safetensors"])

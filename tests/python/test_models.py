@@ -8,87 +8,13 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from families import COMMON, FAMILIES, tiny_model
 from torch import nn
 
 from sparlow.capture import capture, shared
 from sparlow.models import find_blocks, left_dense, linears_of, replace_module, select_linears
 from sparlow.probe import probe
 from sparlow.stream import Stream
-
-_COMMON = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-_GEMMA = {**_COMMON, "head_dim": 8, "sliding_window": 6, "num_hidden_layers": 4}
-_LLAMA_GROUPS = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
-_GPT2_GROUPS = [["c_attn"], ["c_proj"], ["c_fc"], ["c_proj"]]
-_OPT_GROUPS = [["k_proj", "v_proj", "q_proj"], ["out_proj"], ["fc1"], ["fc2"]]
-_SLIDING = ["sliding_attention", "full_attention"] * 2
-
-FAMILIES: dict[str, tuple[Any, list[list[str]]]] = {
-    "llama": (hf.LlamaConfig(**_COMMON), _LLAMA_GROUPS),
-    "mistral": (hf.MistralConfig(**_COMMON, sliding_window=6), _LLAMA_GROUPS),
-    "qwen2": (hf.Qwen2Config(**_COMMON), _LLAMA_GROUPS),
-    "qwen3": (hf.Qwen3Config(**_COMMON, head_dim=8), _LLAMA_GROUPS),
-    "opt": (
-        hf.OPTConfig(
-            vocab_size=96,
-            hidden_size=32,
-            ffn_dim=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=64,
-            word_embed_proj_dim=32,
-        ),
-        _OPT_GROUPS,
-    ),
-    "opt_projected": (
-        hf.OPTConfig(
-            vocab_size=96,
-            hidden_size=32,
-            ffn_dim=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=64,
-            word_embed_proj_dim=16,
-            do_layer_norm_before=False,
-        ),
-        _OPT_GROUPS,
-    ),
-    "gpt2": (hf.GPT2Config(vocab_size=96, n_embd=32, n_layer=3, n_head=4, n_positions=64), _GPT2_GROUPS),
-    "gpt_neox": (
-        hf.GPTNeoXConfig(**{**_COMMON, "num_key_value_heads": None}),
-        [["query_key_value"], ["dense"], ["dense_h_to_4h"], ["dense_4h_to_h"]],
-    ),
-    "gemma": (hf.GemmaConfig(**_COMMON, head_dim=8), _LLAMA_GROUPS),
-    "gemma2": (hf.Gemma2Config(**_GEMMA, layer_types=_SLIDING), _LLAMA_GROUPS),
-    "gemma3": (hf.Gemma3TextConfig(**_GEMMA, layer_types=_SLIDING), _LLAMA_GROUPS),
-    "phi": (
-        hf.PhiConfig(**_COMMON),
-        [["q_proj", "k_proj", "v_proj", "fc1"], ["dense"], ["fc2"]],
-    ),
-    "phi3": (
-        hf.Phi3Config(**_COMMON, pad_token_id=0),
-        [["o_proj"], ["qkv_proj"], ["gate_up_proj"], ["down_proj"]],
-    ),
-    "falcon": (
-        hf.FalconConfig(
-            vocab_size=96, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, alibi=True
-        ),
-        [["query_key_value", "dense_h_to_4h"], ["dense"], ["dense_4h_to_h"]],
-    ),
-}
-
-
-def _model(family: str, **changes: Any) -> Any:
-    torch.manual_seed(0)
-    config = FAMILIES[family][0].__class__.from_dict({**FAMILIES[family][0].to_dict(), **changes})
-    return hf.AutoModelForCausalLM.from_config(config).eval()
 
 
 def _stream(model: Any, windows: torch.Tensor, batch: int) -> Stream:
@@ -99,9 +25,7 @@ def _block_states(model: Any, tokens: torch.Tensor) -> list[torch.Tensor]:
     """What the model itself computes: the output of every block."""
     states: list[torch.Tensor] = []
     handles = [
-        block.module.register_forward_hook(
-            lambda _m, _a, out: states.append(out if torch.is_tensor(out) else out[0])
-        )
+        block.module.register_forward_hook(lambda _m, _a, out: states.append(out if torch.is_tensor(out) else out[0]))
         for block in find_blocks(model)
     ]
     with torch.no_grad():
@@ -114,7 +38,7 @@ def _block_states(model: Any, tokens: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("implementation", ["default", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_replay_equals_the_model_bit_for_bit(family: str, implementation: str) -> None:
-    model = _model(family)
+    model = tiny_model(family)
     if implementation != "default":
         model.set_attn_implementation(implementation)
     tokens = torch.randint(0, 96, (5, 12), generator=torch.Generator().manual_seed(1))
@@ -128,11 +52,9 @@ def test_replay_equals_the_model_bit_for_bit(family: str, implementation: str) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_groups_share_their_input(family: str) -> None:
-    model = _model(family)
+    model = tiny_model(family)
     block = find_blocks(model)[1]
-    groups = _stream(model, torch.randint(0, 96, (4, 12)), batch=2).grams(
-        0, linears_of(find_blocks(model)[0])
-    )
+    groups = _stream(model, torch.randint(0, 96, (4, 12)), batch=2).grams(0, linears_of(find_blocks(model)[0]))
     names = [[layer.name.rpartition(".")[2] for layer in group.layers] for group in groups]
     assert sorted(names) == sorted(FAMILIES[family][1])
     assert {layer.name for layer in linears_of(block)} == {
@@ -141,13 +63,11 @@ def test_groups_share_their_input(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_grams_equal_those_of_hooks_on_the_whole_model(family: str) -> None:
-    model = _model(family)
+def test_grams_equal_those_of_hooks_on_the_wholetiny_model(family: str) -> None:
+    model = tiny_model(family)
     tokens = torch.randint(0, 96, (4, 12), generator=torch.Generator().manual_seed(2))
     layers = linears_of(find_blocks(model)[0])
-    expected = {
-        layer.name: torch.zeros(layer.shape[1], layer.shape[1], dtype=torch.float64) for layer in layers
-    }
+    expected = {layer.name: torch.zeros(layer.shape[1], layer.shape[1], dtype=torch.float64) for layer in layers}
 
     def hook(name: str) -> Any:
         def add(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -164,14 +84,12 @@ def test_grams_equal_those_of_hooks_on_the_whole_model(family: str) -> None:
     for group in _stream(model, tokens, batch=3).grams(0, layers):
         assert group.gram.tokens == tokens.numel()
         for layer in group.layers:
-            torch.testing.assert_close(
-                group.gram.matrix().double(), expected[layer.name], rtol=1e-5, atol=1e-5
-            )
+            torch.testing.assert_close(group.gram.matrix().double(), expected[layer.name], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_model_is_left_as_it_was(family: str) -> None:
-    model = _model(family).to(torch.bfloat16)
+    model = tiny_model(family).to(torch.bfloat16)
     tokens = torch.randint(0, 96, (2, 12))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     logits = model(input_ids=tokens).logits
@@ -181,58 +99,50 @@ def test_the_model_is_left_as_it_was(family: str) -> None:
     assert stream._hidden[0].dtype == torch.float32
     after = model.state_dict()
     assert all(
-        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype
-        for name, tensor in before.items()
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items()
     )
     assert torch.equal(model(input_ids=tokens).logits, logits)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_heads_and_embeddings_are_never_linears_of_a_block(family: str) -> None:
-    model = _model(family)
+    model = tiny_model(family)
     modules = {id(layer.module) for block in find_blocks(model) for layer in linears_of(block)}
     assert id(model.get_output_embeddings()) not in modules
     assert id(model.get_input_embeddings()) not in modules
 
 
 def test_conv1d_weights_are_seen_as_d_out_by_d_in() -> None:
-    layer = linears_of(find_blocks(_model("gpt2"))[0])[0]
+    layer = linears_of(find_blocks(tiny_model("gpt2"))[0])[0]
     assert (layer.name, layer.shape) == ("transformer.h.0.attn.c_attn", (96, 32))
 
 
 def test_masks_and_rotary_tables_are_held_once() -> None:
-    model = _model("gemma2")
+    model = tiny_model("gemma2")
     model.set_attn_implementation("eager")
     blocks = find_blocks(model)
     stream = _stream(model, torch.randint(0, 96, (6, 12)), batch=2)
-    tables = {
-        id(calls[index].kwargs["attention_mask"]) for calls in stream._calls for index in range(len(blocks))
-    }
+    tables = {id(calls[index].kwargs["attention_mask"]) for calls in stream._calls for index in range(len(blocks))}
     assert len(tables) == 2
 
 
 def test_shared_keeps_what_differs() -> None:
-    model = _model("llama")
+    model = tiny_model("llama")
     blocks = find_blocks(model)
     outputs = probe(model, blocks)
-    first, longer = (
-        capture(model, blocks, outputs, torch.zeros(1, n, dtype=torch.long)).calls[0] for n in (6, 7)
-    )
+    first, longer = (capture(model, blocks, outputs, torch.zeros(1, n, dtype=torch.long)).calls[0] for n in (6, 7))
     assert shared(longer, first).kwargs["position_ids"].shape[-1] == 7
 
 
 def test_one_block_is_enough() -> None:
-    model = _model("llama", num_hidden_layers=1)
+    model = tiny_model("llama", num_hidden_layers=1)
     assert [block.name for block in find_blocks(model)] == ["model.layers.0"]
-    assert (
-        len(_stream(model, torch.randint(0, 96, (1, 4)), batch=1).grams(0, linears_of(find_blocks(model)[0])))
-        == 4
-    )
+    assert len(_stream(model, torch.randint(0, 96, (1, 4)), batch=1).grams(0, linears_of(find_blocks(model)[0]))) == 4
 
 
 def test_stacked_experts_and_their_router_stay_dense() -> None:
     config = hf.Qwen2MoeConfig(
-        **_COMMON,
+        **COMMON,
         num_experts=6,
         num_experts_per_tok=2,
         moe_intermediate_size=16,
@@ -268,9 +178,7 @@ class _Twice(nn.Module):
         return self.layers[1](x) if self.reverse else self.layers[0](self.layers[1](y))
 
 
-@pytest.mark.parametrize(
-    ("parallel", "message"), [(False, r"order \[0, 1, 0\]"), (True, "layers.1 does not read")]
-)
+@pytest.mark.parametrize(("parallel", "message"), [(False, r"order \[0, 1, 0\]"), (True, "layers.1 does not read")])
 def test_blocks_that_are_no_chain_are_refused(parallel: bool, message: str) -> None:
     model = _Twice(parallel)
     with pytest.raises(ValueError, match=message):
@@ -299,7 +207,7 @@ def test_arguments_that_depend_on_earlier_blocks_are_refused() -> None:
 
 
 def test_selection_by_name_and_pattern() -> None:
-    blocks = find_blocks(_model("llama"))
+    blocks = find_blocks(tiny_model("llama"))
     chosen = select_linears(blocks, ["model.layers.0.mlp.up_proj", r"re:.*layers\.2\..*"], [r"re:.*\.o_proj"])
     assert [[layer.name.rpartition(".")[2] for layer in group] for group in chosen] == [
         ["up_proj"],
@@ -312,25 +220,23 @@ def test_selection_by_name_and_pattern() -> None:
     ("include", "exclude", "others"),
     [(["re:.*q_prj"], [], []), ([], ["model.layers.9.self_attn.q_proj"], []), ([], [], [r"re:.*\.qproj"])],
 )
-def test_a_pattern_without_a_match_lists_near_names(
-    include: list[str], exclude: list[str], others: list[str]
-) -> None:
+def test_a_pattern_without_a_match_lists_near_names(include: list[str], exclude: list[str], others: list[str]) -> None:
     with pytest.raises(ValueError, match=r"matches none of the 21 linear layers.*near names: .*q_proj"):
-        select_linears(find_blocks(_model("llama")), include, exclude, others)
+        select_linears(find_blocks(tiny_model("llama")), include, exclude, others)
 
 
 def test_the_head_cannot_be_included() -> None:
     with pytest.raises(ValueError, match="output head are never compressed"):
-        select_linears(find_blocks(_model("llama")), ["lm_head"], [])
+        select_linears(find_blocks(tiny_model("llama")), ["lm_head"], [])
 
 
 def test_excluding_everything_is_an_error() -> None:
     with pytest.raises(ValueError, match="no layer is left"):
-        select_linears(find_blocks(_model("llama")), [], ["re:.*"])
+        select_linears(find_blocks(tiny_model("llama")), [], ["re:.*"])
 
 
 def test_non_finite_activations_name_the_layer() -> None:
-    model = _model("llama")
+    model = tiny_model("llama")
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight[0, 0] = float("inf")
     stream = _stream(model, torch.randint(0, 96, (2, 8)), batch=1)
@@ -339,13 +245,13 @@ def test_non_finite_activations_name_the_layer() -> None:
 
 
 def test_replace_module() -> None:
-    model = _model("llama")
+    model = tiny_model("llama")
     replace_module(model, "model.layers.1.mlp.up_proj", nn.Identity())
     assert isinstance(model.model.layers[1].mlp.up_proj, nn.Identity)
 
 
 def test_the_stream_lets_go_of_its_inputs() -> None:
-    model = _model("llama")
+    model = tiny_model("llama")
     stream = _stream(model, torch.randint(0, 96, (2, 8)), batch=1)
     for index in range(3):
         stream.advance(index)

@@ -46,10 +46,8 @@ def test_first_matching_override_wins() -> None:
 
 
 def test_override_with_another_method_leaves_rank_and_options_behind() -> None:
-    option = {"refit_rounds": 1}
-    recipe = Recipe.from_dict(
-        {"rank": 8, "options": option, "overrides": [{"match": "a", "method": "wanda"}]}
-    )
+    option = {"iterations": 5}
+    recipe = Recipe.from_dict({"rank": 8, "options": option, "overrides": [{"match": "a", "method": "wanda"}]})
     assert (recipe.resolve("a", 32, 32).rank, recipe.resolve("a", 32, 32).options) == (0, {})
     assert recipe.resolve("b", 32, 32).options == option
 
@@ -99,12 +97,12 @@ def test_empty_yaml_is_the_default_recipe(tmp_path: Path) -> None:
         ({"method": "threebasl"}, "unknown method 'threebasl'; did you mean 'threebasil'"),
         ({"overrides": [{"match": "a", "method": "wnda"}]}, "did you mean 'wanda'"),
         (
-            {"options": {"refit_round": 1}},
-            "the recipe: threebasil has no option 'refit_round'; did you mean 'refit_rounds'",
+            {"options": {"iteration": 1}},
+            "the recipe: threebasil has no option 'iteration'; did you mean 'iterations'",
         ),
-        ({"options": {"refit_rounds": "yes"}}, "options: option 'refit_rounds' must be a number"),
-        ({"options": {"refit_rounds": 1.5}}, "refit_rounds = 1.5 is not a whole number"),
-        ({"options": {"rho": -1}}, "rho = -1 is outside"),
+        ({"options": {"iterations": "yes"}}, "options: option 'iterations' must be a number"),
+        ({"options": {"iterations": 1.5}}, "iterations = 1.5 is not a whole number"),
+        ({"options": {"iterations": -1}}, "iterations = -1 is outside"),
         ({"pattern": "two of four"}, "two of four"),
         ({"overrides": [{"match": "a", "pattern": "5:4"}]}, "5:4"),
         ({"rank": 4, "budget": 0.6}, "both rank .4. and budget .0.6."),
@@ -130,9 +128,7 @@ def test_constructor_refuses_unknown_keys_too() -> None:
         Recipe(patern="2:4")  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("- a\n- b\n", "expected a mapping"), ("a: [", "not valid YAML")]
-)
+@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "expected a mapping"), ("a: [", "not valid YAML")])
 def test_bad_yaml_names_the_file(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
