@@ -9,9 +9,9 @@ namespace {
 
 constexpr double kFirstRaise = 1e-6;
 constexpr double kLargestDamping = 1.0;
-constexpr double kRidge = 0.1;            // of the regression behind the leverage, relative to the unit diagonal
-constexpr double kSmallest = 1e-6;        // guards the division for an input that nothing predicts
-constexpr double kSmallestShare = 1e-4;   // an input that the others predict exactly still counts for something
+constexpr double kRidge = 0.1;           // of the regression behind the leverage, relative to the unit diagonal
+constexpr double kSmallest = 1e-6;       // guards the division for an input that nothing predicts
+constexpr double kSmallestShare = 1e-4;  // an input that the others predict exactly still counts for something
 
 void check_diagonal(const std::vector<float>& diagonal) {
   bool any = false;

@@ -6,6 +6,7 @@
 #include "cpu/blas.hpp"
 #include "cpu/cpu_backend.hpp"
 #include "cpu/parallel.hpp"
+#include "cpu/products.hpp"
 
 namespace sparlow::cpu {
 namespace {
@@ -22,50 +23,33 @@ class CpuGramFactor final : public GramFactor {
   void do_set_shift(double shift) override {
     ready_ = false;
     const Index n = gram_.rows;
+    const View inverse(smoother_.data(), n, n);
     for (Index i = 0; i < n; ++i) {
-      std::copy_n(gram_.row(i), n, &smoother_[i * n]);
-      smoother_[i * n + i] += static_cast<float>(shift);
+      std::copy_n(gram_.row(i), n, inverse.row(i));
+      inverse.row(i)[i] += static_cast<float>(shift);
     }
-    const int size = static_cast<int>(n);
-    int info = 0;
-    SPARLOW_BLAS(spotrf_)("L", &size, smoother_.data(), &size, &info, 1);
-    if (info == 0) SPARLOW_BLAS(spotri_)("L", &size, smoother_.data(), &size, &info, 1);
-    if (info != 0)
-      fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (pivot ", info, " of ", n,
-           ")");
-    subtract_from_identity(shift);
+    if (!invert_spd(inverse))
+      fail(ErrorCode::numerical, "the ", n, " x ", n, " Gram matrix + ", shift, " I is not positive definite");
+    for_rows(inverse, [&](Index i) {  // I - shift p
+      float* row = inverse.row(i);
+      const double diagonal = 1 - shift * row[i];
+      for (Index j = 0; j < n; ++j) row[j] *= -static_cast<float>(shift);
+      row[i] = static_cast<float>(diagonal);
+    });
     ready_ = true;
   }
 
   void do_apply_smoother(ConstView x, View y) override {
-    const int n = static_cast<int>(gram_.rows);
     if (!ready_) fail(ErrorCode::internal, "apply_smoother before set_shift");
-    SPARLOW_BLAS(cblas_sgemm)(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(x.rows), n, n, 1.0f, x.data,
-                              static_cast<int>(x.stride), smoother_.data(), n, 0.0f, y.data,
-                              static_cast<int>(y.stride));
+    gemm(1, x, Op::none, {smoother_.data(), gram_.rows, gram_.rows}, Op::none, 0, y);
   }
+
   void do_smoother_diagonal(View out) override {
     if (!ready_) fail(ErrorCode::internal, "smoother_diagonal before set_shift");
     for (Index i = 0; i < gram_.rows; ++i) out.data[i] = smoother_[i * gram_.rows + i];
   }
 
  private:
-  // I - shift p. LAPACK's lower triangle is the upper one of a row-major matrix.
-  void subtract_from_identity(double shift) {
-    const Index n = gram_.rows;
-    const float factor = -static_cast<float>(shift);
-    parallel_for(n, row_grain(n), [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i) {
-        smoother_[i * n + i] = static_cast<float>(1 - shift * smoother_[i * n + i]);
-        for (Index j = i + 1; j < n; ++j) smoother_[i * n + j] *= factor;
-      }
-    });
-    parallel_for(n, row_grain(n), [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i)
-        for (Index j = 0; j < i; ++j) smoother_[i * n + j] = smoother_[j * n + i];
-    });
-  }
-
   ConstView gram_;
   std::vector<float> smoother_;  // holds h + shift I and its inverse on the way
   bool ready_ = false;

@@ -91,13 +91,6 @@ void reflect_row(const AdmmStep& step, Index i) {
   row_reflect(step.w.row(i), step.t.row(i), step.mask.row(i), step.residual.row(i), n);
 }
 
-template <typename Row>
-void for_rows(ConstView x, Row&& row) {
-  parallel_for(x.rows, row_grain(x.cols), [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) row(i);
-  });
-}
-
 }  // namespace
 
 void CpuBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {

@@ -1,12 +1,15 @@
 #include "cpu/parallel.hpp"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
+#include <fstream>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -17,10 +20,18 @@
 namespace sparlow {
 namespace {
 
+// A container may own fewer cores than it sees.
+int quota_cores() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  double quota = 0, period = 0;
+  return file >> quota >> period && quota > 0 && period > 0 ? static_cast<int>(std::ceil(quota / period)) : 1024;
+}
+
 int usable_cores() {
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+  const int seen = known ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, std::min(seen, quota_cores()));
 }
 
 int threads_from_environment() {
@@ -32,7 +43,7 @@ int threads_from_environment() {
   return usable_cores();
 }
 
-// One job at a time; the caller works too.
+// One job at a time; the caller works too, and never waits for a worker that has not begun.
 class Pool {
  public:
   static Pool& get() {
@@ -43,41 +54,36 @@ class Pool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   void resize(int count) {
-    std::lock_guard<std::mutex> owner(owner_);
+    while (busy_.exchange(true)) std::this_thread::yield();
     stop();
     start(count);
+    busy_ = false;
   }
 
   void run(Index chunks, const std::function<void(Index)>& chunk) {
-    std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
-    if (!owner || workers_.empty() || chunks <= 1) {  // nested or concurrent callers simply do their own work
+    // Nested and concurrent callers do their own work; so does a forked child, which has no workers.
+    if (workers_.empty() || getpid() != process_ || busy_.exchange(true)) {
       for (Index i = 0; i < chunks; ++i) chunk(i);
       return;
     }
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      chunk_ = &chunk;
-      chunks_ = chunks;
-      next_ = 0;
-      active_ = static_cast<int>(workers_.size());
-      error_ = nullptr;
-      ++generation_;
-    }
-    wake_.notify_all();
+    open(chunks, chunk);
     take();
-    std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return active_ == 0; });
-    if (error_) std::rethrow_exception(error_);
+    const std::exception_ptr error = close();
+    busy_ = false;
+    if (error) std::rethrow_exception(error);
   }
 
  private:
   Pool() { start(threads_from_environment()); }
-  ~Pool() { stop(); }
+  ~Pool() {
+    if (getpid() == process_) stop();
+    for (std::thread& worker : workers_) worker.detach();  // of the parent, after a fork
+  }
 
   void start(int count) {
     quit_ = false;
-    SPARLOW_BLAS(openblas_set_num_threads)(count);
-    for (int i = 1; i < count; ++i) workers_.emplace_back([this, seen = generation_]() mutable { work(seen); });
+    SPARLOW_BLAS(openblas_set_num_threads)(1);  // see products.hpp
+    for (int i = 1; i < count; ++i) workers_.emplace_back([this] { work(); });
   }
 
   void stop() {
@@ -90,17 +96,34 @@ class Pool {
     workers_.clear();
   }
 
-  void work(std::uint64_t seen) {
-    for (;;) {
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return quit_ || generation_ != seen; });
-        if (quit_) return;
-        seen = generation_;
-      }
-      take();
+  void open(Index chunks, const std::function<void(Index)>& chunk) {
+    {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (--active_ == 0) done_.notify_one();
+      chunk_ = &chunk;
+      next_ = 0;
+      chunks_ = chunks;
+      error_ = nullptr;
+    }
+    wake_.notify_all();
+  }
+
+  std::exception_ptr close() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    chunks_ = 0;
+    done_.wait(lock, [this] { return inside_ == 0; });
+    return error_;
+  }
+
+  void work() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [this] { return quit_ || next_ < chunks_; });
+      if (quit_) return;
+      ++inside_;
+      lock.unlock();
+      take();
+      lock.lock();
+      if (--inside_ == 0) done_.notify_one();
     }
   }
 
@@ -110,18 +133,18 @@ class Pool {
     } catch (...) {
       std::lock_guard<std::mutex> lock(mutex_);
       if (!error_) error_ = std::current_exception();
-      next_ = chunks_;
+      next_ = chunks_.load();
     }
   }
 
-  std::mutex owner_, mutex_;
+  const pid_t process_ = getpid();
+  std::atomic<bool> busy_{false};
+  std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
   const std::function<void(Index)>* chunk_ = nullptr;
-  Index chunks_ = 0;
-  std::atomic<Index> next_{0};
-  int active_ = 0;
-  std::uint64_t generation_ = 0;
+  std::atomic<Index> chunks_{0}, next_{0};
+  int inside_ = 0;
   bool quit_ = false;
   std::exception_ptr error_;
 };

@@ -17,4 +17,12 @@ double parallel_sum(Index count, Index grain, const std::function<double(Index, 
 // Rows that make about 64 thousand elements.
 Index row_grain(Index cols);
 
+// Calls row(i) for every row of x.
+template <typename Row>
+void for_rows(ConstView x, Row&& row) {
+  parallel_for(x.rows, row_grain(x.cols), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) row(i);
+  });
+}
+
 }  // namespace sparlow::cpu

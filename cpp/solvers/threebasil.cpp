@@ -93,8 +93,18 @@ class ThreeBasil {
   void step(Index iteration) {
     const double next = penalty(std::min(iteration + 1, iterations_ - 1));
     if (iteration + 1 == iterations_) s_ = backend_.matrix(w_.rows(), w_.cols());
-    AdmmStep step{w_,          t_,        mask_, residual_, scratch_, velocity_, s_, relaxation_, momentum_,
-                  penalty(iteration) / next, context_.problem.pattern, row_counts_};
+    AdmmStep step{w_,
+                  t_,
+                  mask_,
+                  residual_,
+                  scratch_,
+                  velocity_,
+                  s_,
+                  relaxation_,
+                  momentum_,
+                  penalty(iteration) / next,
+                  context_.problem.pattern,
+                  row_counts_};
     backend_.admm_step(gram_.factor(), step);
   }
 

@@ -128,7 +128,8 @@ TEST_CASE("normalise_gram scales both sides and writes the given diagonal exactl
       for (Index j = 0; j < size; ++j) scale(0, j) = j % 5 == 4 ? 0 : static_cast<float>(1 / std::sqrt(gram(j, j)));
       for (Index j = 0; j < size; ++j) diagonal(0, j) = 1 + 0.5 * static_cast<double>(j % 4);
       for (Index i = 0; i < size; ++i)
-        for (Index j = 0; j < size; ++j) expected(i, j) = i == j ? diagonal(0, i) : gram(i, j) * scale(0, i) * scale(0, j);
+        for (Index j = 0; j < size; ++j)
+          expected(i, j) = i == j ? diagonal(0, i) : gram(i, j) * scale(0, i) * scale(0, j);
       const Placed out = place(backend, Dense(size, size), 3);
       backend.normalise_gram(place(backend, gram, 2), place(backend, scale), place(backend, diagonal), out);
       const Dense actual = fetch(backend, out);

@@ -55,14 +55,17 @@ struct Solution {
   Report report;
 };
 
-// The Gram matrix in scaled coordinates: damped, columns brought to one scale, factored on demand, shared by all targets.
+// The Gram matrix in scaled coordinates: damped, columns brought to one scale, factored on demand, shared by all
+// targets.
 class ScaledGram {
  public:
   ScaledGram(Backend& backend, ConstView gram, Damping damping);
 
   GramFactor& factor() { return *factor_; }
-  ConstView scaled() const { return scaled_.view(); }      // diag(1/n) (damped h) diag(1/n)
-  ConstView scale() const { return scale_.view(); }        // 1 x d_in: n, at first d^1/2 with d the diagonal of the
+  ConstView scaled() const { return scaled_.view(); }  // diag(1/n) (damped h) diag(1/n)
+  ConstView scale() const {
+    return scale_.view();
+  }                                                        // 1 x d_in: n, at first d^1/2 with d the diagonal of the
                                                            // damped h (so that scaled has unit diagonal); 0 when dead
   ConstView input_norms() const { return norms_.view(); }  // 1 x d_in: undamped h_jj^1/2
   Index dead_columns() const { return dead_columns_; }
@@ -72,8 +75,8 @@ class ScaledGram {
   // size of a scaled weight says what pruning it costs once the others have adjusted.
   void scale_by_leverage();
 
-  // Prepares the smoother for `shift`. While the matrix is not positive definite a share of its diagonal is added to it,
-  // 1e-6 at first, then tenfold. Throws Error(numerical) when all damping together would pass 1.
+  // Prepares the smoother for `shift`. While the matrix is not positive definite a share of its diagonal is added to
+  // it, 1e-6 at first, then tenfold. Throws Error(numerical) when all damping together would pass 1.
   void set_shift(double shift);
 
  private:
