@@ -52,7 +52,7 @@ void to_double(ConstView x, double* out) {
 
 }  // namespace
 
-void CpuBackend::do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c, Accuracy) {
+void CpuBackend::do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) {
   const Index inner = op_a == Op::none ? a.cols : a.rows;
   SPARLOW_BLAS(cblas_sgemm)(CblasRowMajor, op_a == Op::none ? CblasNoTrans : CblasTrans,
                             op_b == Op::none ? CblasNoTrans : CblasTrans, blas_int(c.rows), blas_int(c.cols),

@@ -3,8 +3,7 @@
 // iterations: l minimises the loss with s already eliminated (their l follows s, which hides what l could still
 // explain while the penalty is small), the penalty follows a fixed ramp, and the end result is refitted.
 // Letters, scaled coordinates, rows of all targets stacked: w (d_out x d_in) target, t state and a its reflection (see
-// AdmmStep), l = q b, rho penalty, p = (h + rho I)^-1, k = rho m (m the smoother I - rho p) the metric of l once s is
-// eliminated.
+// AdmmStep), l = q b, rho penalty, p = (h + rho I)^-1, k = rho (I - rho p) the metric of l once s is eliminated.
 #include <cmath>
 
 #include "solvers/methods.hpp"
@@ -35,7 +34,7 @@ class ThreeBasil {
         context_.poll();
         gram_.set_shift(penalty(i));
       }
-      fit_low_rank(i == 0 ? kStartSteps : 1);
+      fit_low_rank(penalty(i), i == 0 ? kStartSteps : 1);
       step(i);
     }
     finish();
@@ -59,29 +58,21 @@ class ThreeBasil {
   }
 
   // l = q b for the metric k on w - a; then residual = l - (w - a) = a - z.
-  void fit_low_rank(Index steps) {
+  void fit_low_rank(double rho, Index steps) {
     if (low_rank_.empty()) return backend_.axpby(0, residual_, -1, residual_);
     if (steps > 1) low_rank_.randomise(residual_);
     for (Index i = 0; i < steps; ++i) {
-      gram_.factor().apply_smoother(low_rank_.b(), low_rank_.kb());  // b k up to the factor rho
-      low_rank_.step(residual_, low_rank_.kb(), residual_, Accuracy::reduced);
+      gram_.factor().apply_inverse(low_rank_.b(), low_rank_.kb());
+      backend_.axpby(1, low_rank_.b(), -rho, low_rank_.kb());  // b k up to the factor rho
+      low_rank_.step(residual_, low_rank_.kb(), residual_);
     }
-    low_rank_.multiply(1, low_rank_.b(), -1, residual_, Accuracy::reduced);
+    low_rank_.multiply(1, low_rank_.b(), -1, residual_);
   }
 
   void step(Index iteration) {
     const double rho = penalty(iteration), next = penalty(std::min(iteration + 1, iterations_ - 1));
-    AdmmStep step{w_,
-                  t_,
-                  mask_,
-                  residual_,
-                  scratch_,
-                  velocity_,
-                  {},
-                  relaxation_,
-                  momentum_,
-                  rho / next,
-                  context_.problem.pattern,
+    AdmmStep step{w_,         t_,  mask_,       residual_, scratch_,   velocity_,
+                  {},         rho, relaxation_, momentum_, rho / next, context_.problem.pattern,
                   row_counts_};
     backend_.admm_step(gram_.factor(), step);
   }
