@@ -4,9 +4,12 @@ import torch  # noqa: F401  (before the extension: one copy of each shared libra
 
 from sparlow import hf  # noqa: F401  (registers the checkpoint format with transformers)
 from sparlow._core import __version__
+from sparlow.api import Compressed, compress, plan
 from sparlow.checkpoint import load, save
+from sparlow.evaluate import generate, perplexity
 from sparlow.inspect import inspect_checkpoint
 from sparlow.layers import SparseLowRankLinear
+from sparlow.recipe import Recipe
 from sparlow.solve import (
     Damping,
     Decomposition,
@@ -21,19 +24,25 @@ from sparlow.solve import (
 )
 
 __all__ = [
+    "Compressed",
     "Damping",
     "Decomposition",
     "Gram",
     "MethodInfo",
+    "Recipe",
     "Report",
     "SparseLowRankLinear",
     "__version__",
+    "compress",
     "decompose",
+    "generate",
     "inspect_checkpoint",
     "load",
     "method_info",
     "methods",
     "parse_pattern",
+    "perplexity",
+    "plan",
     "relative_loss",
     "save",
 ]

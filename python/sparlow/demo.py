@@ -15,7 +15,7 @@ import torch
 from sparlow import api, checkpoint, demo_data
 from sparlow.atomic import check_target
 from sparlow.evaluate import encode, evaluate, generate
-from sparlow.opening import load_dense
+from sparlow.dense import load_dense
 from sparlow.precision import lent_module
 from sparlow.recipe import Recipe
 from sparlow.solve import method_info
@@ -133,7 +133,7 @@ class _Run:
         self._rows.insert(0, Row("dense", "", 0, perplexity, dense_bytes, 0.0))
         with self._stage("save, load back, write"):
             figures = {"perplexity": {row.method: row.perplexity for row in self._rows}}
-            checkpoint.save(result, output, overwrite=True, evaluation=figures)
+            checkpoint.save(result, output, True, evaluation=figures, base_model=demo_data.HUB_MODEL)
             loaded = checkpoint.load(output, dtype=torch.float32)
             sentences = {"dense": sentence, METHOD: self._write(loaded, result.tokenizer)}
         return Result(self._settings, data, self._rows, sentences, output, self._stages)

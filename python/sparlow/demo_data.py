@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sparlow.opening import load_dense
+from sparlow.dense import load_dense
 from sparlow.wikipedia import plain_articles
 
 MODEL_NAME = "SmolLM2-135M-Instruct"

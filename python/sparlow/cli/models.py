@@ -11,7 +11,7 @@ import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparlow import checkpoint
-from sparlow.opening import load_dense
+from sparlow.dense import load_dense
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DtypeOption = Annotated[
