@@ -6,6 +6,7 @@ from sparlow import hf  # noqa: F401  (registers the checkpoint format with tran
 from sparlow._core import __version__
 from sparlow.api import Compressed, compress, plan
 from sparlow.checkpoint import load, save
+from sparlow.evaluate import generate, perplexity
 from sparlow.inspect import inspect_checkpoint
 from sparlow.layers import SparseLowRankLinear
 from sparlow.recipe import Recipe
@@ -34,11 +35,13 @@ __all__ = [
     "__version__",
     "compress",
     "decompose",
+    "generate",
     "inspect_checkpoint",
     "load",
     "method_info",
     "methods",
     "parse_pattern",
+    "perplexity",
     "plan",
     "relative_loss",
     "save",

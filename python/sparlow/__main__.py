@@ -1,0 +1,7 @@
+"""`python -m sparlow`."""
+
+import sys
+
+from sparlow.cli import main
+
+sys.exit(main())

@@ -1,0 +1,24 @@
+"""`sparlow methods`."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from sparlow.cli.output import JsonFlag, show
+from sparlow.report import methods_table, number_text, table
+from sparlow.solve import methods as registry
+
+
+def methods(as_json: JsonFlag = False) -> None:
+    """List the methods: what they need, what they can do, whose they are, and their options."""
+    rows = registry()
+    show(rows, as_json, methods_table(rows), "", _options_table())
+
+
+def _options_table() -> Table:
+    rows = (
+        (method.name, option.name, option.kind, number_text(option.default), option.doc)
+        for method in registry()
+        for option in method.options.values()
+    )
+    return table(("method", "option", "kind", "default", "meaning"), rows, text_columns=5)

@@ -1,0 +1,60 @@
+"""Opening a model, dense or compressed, for `eval` and `generate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sparlow import checkpoint
+from sparlow.dense import load_dense
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+DtypeOption = Annotated[
+    Dtype | None,
+    typer.Option("--dtype", help="Numbers to compute with (default: float32 on the CPU, bfloat16 on a GPU)."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+
+
+def open_model(source: str, device: str = "cpu", dtype: Dtype | None = None) -> tuple[Any, Any]:
+    """Model, in evaluation mode on `device`, and tokenizer of a folder, a hub name or a .gguf file.
+
+    ValueError if there is no tokenizer or no such device; else as `sparlow.load` and transformers.
+    """
+    check_device(device)
+    chosen = getattr(torch, dtype or ("float32" if device == "cpu" else "bfloat16"))
+    path = Path(source)
+    if _is_sparlow(path):
+        model: Any = checkpoint.load(path, device=device, dtype=chosen)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    elif path.exists():
+        model, tokenizer = load_dense(path)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    if tokenizer is None:
+        raise ValueError(f"{source} has no tokenizer")
+    return model.to(device=device, dtype=chosen).eval(), tokenizer
+
+
+def check_device(device: str) -> None:
+    """ValueError for a device that torch cannot name or this machine does not have."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}: use cpu, cuda or cuda:N") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: this machine has no GPU that torch can use")
+
+
+def _is_sparlow(path: Path) -> bool:
+    config = path / "config.json"
+    if not config.is_file():
+        return False
+    entry = json.loads(config.read_text(encoding="utf-8")).get("quantization_config")
+    return isinstance(entry, dict) and entry.get("quant_method") == "sparlow"

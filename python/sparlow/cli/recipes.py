@@ -1,0 +1,45 @@
+"""A recipe from a file and the flags that override it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparlow.recipe import Recipe
+from sparlow.solve import method_info
+
+
+def build_recipe(file: Path | None, flags: Mapping[str, Any], calibration: Mapping[str, Any]) -> Recipe:
+    """The recipe of `file` (default: the defaults) with every flag that is not None in the place of its field.
+
+    A rank replaces a budget and the other way round; another method drops the options, and the low-rank part if it has
+    none. `options` are "name=value" texts. Errors as of `Recipe.from_yaml`.
+    """
+    no_low_rank: dict[str, Any] = {"rank": None, "budget": None}
+    recipe = Recipe() if file is None else Recipe.from_yaml(file)
+    changes = {name: value for name, value in flags.items() if value is not None and value != []}
+    if "rank" in changes or "budget" in changes:
+        changes = no_low_rank | changes
+    options = parse_options(changes.pop("options", []))
+    method = changes.get("method", recipe.method)
+    if method != recipe.method and not method_info(method).low_rank:
+        changes = no_low_rank | changes
+    kept = recipe.options if method == recipe.method else {}
+    changes["options"] = {**kept, **options}
+    given = {name: value for name, value in calibration.items() if value is not None}
+    changes["calibration"] = {**recipe.calibration.model_dump(), **given}
+    return recipe.updated(**changes)
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """{"iterations": 50} of ["iterations=50"]; values are read as YAML scalars. ValueError for a text without '='."""
+    options = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--option {text!r} is not of the form name=value")
+        options[name.strip()] = yaml.safe_load(value)
+    return options

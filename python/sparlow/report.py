@@ -1,0 +1,234 @@
+"""What the commands print: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+
+
+def bytes_text(count: float) -> str:
+    """A byte count with a decimal unit: 1 kB is 1000 bytes."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration: 0.42 s, 12.3 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def number_text(value: float | None, digits: int = 4) -> str:
+    """A figure with `digits` significant digits; `-` for what was not measured."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.{digits}g}"
+
+
+def json_text(payload: Any) -> str:
+    """Indented JSON of what `plain` can make plain."""
+    return json.dumps(plain(payload), indent=2, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings, sequences and paths as JSON has them; NaN and infinities, which it lacks, become None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def table(columns: Iterable[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1, title: str = "") -> Table:
+    """A table whose first `text_columns` columns are words and the others figures."""
+    out = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        out.add_column(column, justify="left" if place < text_columns else "right", no_wrap=place > 0)
+    for row in rows:
+        out.add_row(*row)
+    return out
+
+
+def layer_table(records: Iterable[Any]) -> Table:
+    """One row per compressed layer: how it was solved and what it lost."""
+    columns = (
+        "layer",
+        "method",
+        "pattern",
+        "density",
+        "rank",
+        "rel. loss",
+        "stored",
+        "iterations",
+        "damping",
+        "seconds",
+    )
+    rows = (
+        (
+            record.name,
+            record.method,
+            record.pattern,
+            f"{record.density:.3f}",
+            str(record.rank),
+            number_text(record.relative_loss),
+            number_text(record.stored_relative_loss),
+            str(record.iterations),
+            number_text(record.damping_used),
+            f"{record.seconds:.2f}",
+        )
+        for record in records
+    )
+    return table(columns, rows, text_columns=3)
+
+
+def plan_table(plan: Any) -> Table:
+    """One row per layer that a recipe matches: what it would become."""
+    rows = (
+        (
+            layer.name,
+            layer.method,
+            layer.pattern,
+            f"{layer.d_out} x {layer.d_in}",
+            str(layer.rank),
+            bytes_text(layer.dense_bytes),
+            bytes_text(layer.stored_bytes),
+        )
+        for layer in plan.layers
+    )
+    return table(("layer", "method", "pattern", "shape", "rank", "dense", "stored"), rows, text_columns=3)
+
+
+def plan_text(plan: Any) -> str:
+    """The estimate of a dry run: sizes, memory and time."""
+    dense = sum(layer.dense_bytes for layer in plan.layers)
+    stored = sum(layer.stored_bytes for layer in plan.layers)
+    lines = [
+        *plan.notes,
+        f"{len(plan.layers)} layers: {bytes_text(stored)} instead of {bytes_text(dense)} ({stored / dense:.4f})",
+        f"Estimate: {bytes_text(plan.peak_bytes)} of memory at the worst moment, at most {seconds_text(plan.seconds)} "
+        f"({plan.calibration_tokens} calibration tokens). Nothing was done.",
+    ]
+    return "\n".join(lines)
+
+
+def perplexity_table(rows: Iterable[tuple[Path | str, Any]]) -> Table:
+    """One row per model; the first is what the others are compared with."""
+    rows = list(rows)
+    base = rows[0][1].perplexity
+    return table(
+        ("model", "perplexity", "ratio", "seconds"),
+        ((str(name), f"{e.perplexity:.3f}", f"{e.perplexity / base:.3f}", f"{e.seconds:.1f}") for name, e in rows),
+    )
+
+
+def protocol_text(evaluation: Any) -> str:
+    """How a perplexity was taken, in one line."""
+    shape = f"{evaluation.windows} windows of {evaluation.window_tokens} tokens"
+    return f"Token perplexity, {shape}, each with an empty context."
+
+
+def methods_table(methods: Iterable[Any]) -> Table:
+    """The solver registry: what each method needs and can do, and whose it is."""
+    needs = {"none": "weights only", "diagonal": "input norms", "full": "Gram matrix"}
+    rows = (
+        (
+            method.name,
+            needs[method.needs_gram],
+            "yes" if method.low_rank else "no",
+            f"{method.title}. {method.citation}",
+        )
+        for method in methods
+    )
+    out = table(("method", "calibration", "low rank", "what and whose"), rows, text_columns=4)
+    out.columns[-1].no_wrap = False
+    return out
+
+
+def inspection_table(found: Any) -> Table:
+    """Bytes of each compressed layer, stored against bfloat16."""
+    rows = (
+        (
+            layer.name,
+            layer.spec.format,
+            layer.spec.pattern,
+            str(layer.spec.rank),
+            bytes_text(layer.sparse_bytes),
+            bytes_text(layer.low_rank_bytes),
+            bytes_text(layer.dense_bytes),
+            f"{layer.ratio:.4f}",
+        )
+        for layer in found.layers
+    )
+    return table(("layer", "format", "pattern", "rank", "sparse", "low rank", "bf16", "ratio"), rows, text_columns=3)
+
+
+def inspection_totals(found: Any) -> Table:
+    """Sums over the checkpoint: stored bytes, the bytes of the same in bfloat16, their ratio."""
+    sums = (
+        ("compressed layers", found.layer_bytes, found.dense_layer_bytes),
+        ("all tensors", found.tensor_bytes, found.dense_tensor_bytes),
+        ("weights read per token", found.token_bytes, found.dense_token_bytes),
+    )
+    rows = [(name, f"{stored:,}", f"{dense:,}", f"{stored / dense:.4f}") for name, stored, dense in sums]
+    rows.append(("files on disk", f"{found.disk_bytes:,}", "", ""))
+    return table(("bytes", "stored", "bf16", "ratio"), rows)
+
+
+def demo_tables(result: Any) -> tuple[RenderableType, ...]:
+    """The demo's figures: where the time and memory went, then one row per model."""
+    stages = [(s.name, seconds_text(s.seconds), bytes_text(s.peak_bytes)) for s in result.stages]
+    total = sum(stage.seconds for stage in result.stages)
+    stages.append(("total", seconds_text(total), stages[-1][2]))
+    dense = result.rows[0]
+    rows = (
+        (
+            row.method,
+            row.pattern + (f" + rank {row.rank}" if row.rank else ""),
+            f"{row.perplexity:.2f}",
+            bytes_text(row.linear_bytes),
+            f"{row.linear_bytes / dense.linear_bytes:.4f}",
+            seconds_text(row.seconds) if row.seconds else "-",
+        )
+        for row in result.rows
+    )
+    return (
+        "",
+        table(("stage", "time", "peak memory so far"), stages),
+        "",
+        table(("method", "form", "perplexity", "linear layers", "of bf16", "compression"), rows, text_columns=2),
+    )
+
+
+def demo_text(result: Any) -> str:
+    """How the figures were taken, what the models write, and where the checkpoint is."""
+    s = result.settings
+    lines = [
+        "",
+        f"Perplexity per token on {s.evaluation_windows} windows of {s.window_tokens} tokens of articles that the",
+        f"calibration ({s.calibration_windows} windows of other articles) did not see.",
+        "",
+        *(f"{name + ':':12}{s.prompt}{text}" for name, text in result.sentences.items()),
+        "",
+        f"Checkpoint: {result.checkpoint}",
+        "Go on with:",
+        f"  sparlow inspect {result.checkpoint}",
+        f"  sparlow eval {result.data.model} {result.checkpoint} --text {result.data.evaluation} --windows 8",
+        f"  sparlow generate {result.checkpoint} 'Once upon a time'",
+    ]
+    return "\n".join(lines)
