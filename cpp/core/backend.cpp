@@ -46,14 +46,17 @@ std::size_t bytes_of(const char* op, Index rows, Index cols, std::size_t element
 
 void GramFactor::set_shift(double shift) {
   require(std::isfinite(shift), "set_shift: the shift is ", shift);
+  if (shift == shift_) return;
+  shift_ = -1;
   do_set_shift(shift);
+  shift_ = shift;
 }
 
-void GramFactor::apply_inverse(ConstView x, View y) {
-  same_shape("apply_inverse", x, y);
-  require(x.cols == size(), "apply_inverse: x has ", x.cols, " columns, the factor ", size());
-  disjoint("apply_inverse", ConstView(y), x);
-  if (!x.empty()) do_apply_inverse(x, y);
+void GramFactor::apply_smoother(ConstView x, View y) {
+  same_shape("apply_smoother", x, y);
+  require(x.cols == size(), "apply_smoother: x has ", x.cols, " columns, the factor ", size());
+  disjoint("apply_smoother", ConstView(y), x);
+  if (!x.empty()) do_apply_smoother(x, y);
 }
 
 void GramFactor::smoother_diagonal(View out) {
@@ -89,14 +92,14 @@ void Backend::copy_mask(ConstMaskView x, MaskView out) {
   if (!x.empty()) do_copy_mask(x, out);
 }
 
-void Backend::gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) {
+void Backend::gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c, Accuracy accuracy) {
   require(op_rows(a, op_a) == c.rows && op_cols(b, op_b) == c.cols && op_cols(a, op_a) == op_rows(b, op_b), "gemm: (",
           op_rows(a, op_a), " x ", op_cols(a, op_a), ") (", op_rows(b, op_b), " x ", op_cols(b, op_b),
           ") does not give ", c.rows, " x ", c.cols);
   disjoint("gemm", ConstView(c), a);
   disjoint("gemm", ConstView(c), b);
   if (c.empty()) return;
-  do_gemm(alpha, a, op_a, b, op_b, beta, c);
+  do_gemm(alpha, a, op_a, b, op_b, beta, c, accuracy);
 }
 
 void Backend::gram_update(TypedView x, View gram) {
@@ -206,8 +209,8 @@ void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
 
 // The step in terms of the other operations; a backend overrides it when a profile says that passes over memory cost.
 void Backend::do_admm_step(GramFactor& factor, AdmmStep& step) {
-  factor.apply_inverse(step.residual, step.scratch);
-  axpby(step.rho, step.scratch, -1, step.residual);  // s - a
+  factor.apply_smoother(step.residual, step.scratch);
+  axpby(-1, step.scratch, 0, step.residual);  // s - a
   copy(step.t, step.scratch);
   if (!step.sparse.empty()) {
     copy(step.t, step.sparse);

@@ -16,23 +16,14 @@ class DryRunFactor final : public GramFactor {
   ConstView matrix() const override { return gram_; }
 
  protected:
-<<<<<<< HEAD
   void do_set_shift(double) override { estimate_->flops += product_flops(gram_.rows, gram_.rows, gram_.rows) / 2; }
   void do_apply_smoother(ConstView x, View) override { estimate_->flops += product_flops(x.rows, x.cols, x.cols); }
   void do_smoother_diagonal(View) override {}
-=======
-  void do_set_shift(double shift) override {
-    if (shift != shift_) estimate_->flops += product_flops(gram_.rows, gram_.rows, gram_.rows) / 2;
-    shift_ = shift;
-  }
-  void do_apply_inverse(ConstView x, View) override { estimate_->flops += product_flops(x.rows, x.cols, x.cols); }
->>>>>>> cli
 
  private:
   ConstView gram_;
   std::shared_ptr<Estimate> estimate_;
   std::shared_ptr<void> storage_;
-  double shift_ = -1;
 };
 
 }  // namespace
@@ -57,7 +48,7 @@ class DryRunBackend final : public Backend {
   void do_download(ConstView x, float* values) override { std::fill_n(values, x.size(), 1.0f); }
   void do_copy(ConstView, View) override {}
   void do_copy_mask(ConstMaskView, MaskView) override {}
-  void do_gemm(double, ConstView a, Op op, ConstView, Op, double, View c) override {
+  void do_gemm(double, ConstView a, Op op, ConstView, Op, double, View c, Accuracy) override {
     estimate_->flops += product_flops(c.rows, op == Op::none ? a.cols : a.rows, c.cols);
   }
   void do_gram_update(TypedView x, View gram) override {

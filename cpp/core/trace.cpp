@@ -61,15 +61,17 @@ class TraceFactor final : public GramFactor {
     const double n = static_cast<double>(size());
     record_("set_shift", n * n * n, 8 * n * n, [&] { inner_->set_shift(shift); });
   }
-  void do_apply_inverse(ConstView x, View y) override {
-    const double n = static_cast<double>(size()), rows = static_cast<double>(x.rows);
-    record_("apply_inverse", 2 * rows * n * n, 4 * (2 * rows * n + n * n), [&] { inner_->apply_inverse(x, y); });
+  void do_apply_smoother(ConstView x, View y) override {
+    record_("apply_smoother", flops(x), bytes(x), [&] { inner_->apply_smoother(x, y); });
   }
   void do_smoother_diagonal(View out) override {
     record_("smoother_diagonal", 0, 8 * static_cast<double>(size()), [&] { inner_->smoother_diagonal(out); });
   }
 
  private:
+  double flops(ConstView x) const { return 2 * elements(x.rows, x.cols) * static_cast<double>(size()); }
+  double bytes(ConstView x) const { return 4 * (2 * elements(x.rows, x.cols) + elements(size(), size())); }
+
   std::unique_ptr<GramFactor> inner_;
   Recorder record_;
 };
@@ -80,6 +82,7 @@ class TraceBackend final : public BackendDecorator {
  public:
   TraceBackend(Backend& inner, Counts counts) : BackendDecorator(inner), record_(inner, std::move(counts)) {}
   std::string_view name() const override { return inner_.name(); }
+  void set_precision(Precision precision) override { inner_.set_precision(precision); }
   void wait() override { inner_.wait(); }
 
  protected:
@@ -98,10 +101,11 @@ class TraceBackend final : public BackendDecorator {
   void do_copy_mask(ConstMaskView x, MaskView out) override {
     record_("copy_mask", 0, 2 * elements(x.rows, x.cols), [&] { inner_.copy_mask(x, out); });
   }
-  void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) override {
+  void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c,
+               Accuracy accuracy) override {
     const Index inner = op_a == Op::none ? a.cols : a.rows;
     record_("gemm", 2 * elements(c.rows, c.cols) * static_cast<double>(inner), moved(a) + moved(b) + moved(c),
-            [&] { inner_.gemm(alpha, a, op_a, b, op_b, beta, c); });
+            [&] { inner_.gemm(alpha, a, op_a, b, op_b, beta, c, accuracy); });
   }
   void do_gram_update(TypedView x, View gram) override {
     const double d = static_cast<double>(gram.cols), rows = static_cast<double>(x.rows);
@@ -159,7 +163,7 @@ class TraceBackend final : public BackendDecorator {
             [&] { inner_.scale_by_mask(x, mask, kept, pruned); });
   }
   void do_admm_step(GramFactor& factor, AdmmStep& step) override {
-    const double n = elements(step.w.rows, step.w.cols);  // the large product inside is counted as apply_inverse
+    const double n = elements(step.w.rows, step.w.cols);  // the large product inside is counted as apply_smoother
     record_("admm_step", 6 * n, 4 * 9 * n + 3 * n, [&] { inner_.admm_step(factor, step); });
   }
   void do_cg_start(CgState& state) override {

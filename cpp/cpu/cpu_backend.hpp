@@ -18,7 +18,8 @@ class CpuBackend final : public Backend {
   void do_download(ConstView x, float* values) override;
   void do_copy(ConstView x, View out) override;
   void do_copy_mask(ConstMaskView x, MaskView out) override;
-  void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) override;
+  void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c,
+               Accuracy accuracy) override;
   void do_gram_update(TypedView x, View gram) override;
   void do_symmetrise(View gram) override;
   void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) override;

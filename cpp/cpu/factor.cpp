@@ -15,18 +15,16 @@ constexpr double kWellConditioned = 1e-10;  // smallest acceptable ratio of squa
 
 class CpuGramFactor final : public GramFactor {
  public:
-  explicit CpuGramFactor(ConstView gram) : gram_(gram), inverse_(static_cast<std::size_t>(gram.rows * gram.rows)) {}
+  explicit CpuGramFactor(ConstView gram) : gram_(gram), smoother_(static_cast<std::size_t>(gram.rows * gram.rows)) {}
 
   ConstView matrix() const override { return gram_; }
 
  protected:
   void do_set_shift(double shift) override {
-    if (ready_ && shift == shift_) return;
     ready_ = false;
     const Index n = gram_.rows;
     const View inverse(smoother_.data(), n, n);
     for (Index i = 0; i < n; ++i) {
-<<<<<<< HEAD
       std::copy_n(gram_.row(i), n, inverse.row(i));
       inverse.row(i)[i] += static_cast<float>(shift);
     }
@@ -49,38 +47,11 @@ class CpuGramFactor final : public GramFactor {
   void do_smoother_diagonal(View out) override {
     if (!ready_) fail(ErrorCode::internal, "smoother_diagonal before set_shift");
     for (Index i = 0; i < gram_.rows; ++i) out.data[i] = smoother_[i * gram_.rows + i];
-=======
-      std::copy_n(gram_.row(i), n, &inverse_[i * n]);
-      inverse_[i * n + i] += static_cast<float>(shift);
-    }
-    const int size = static_cast<int>(n);
-    int info = 0;
-    SPARLOW_BLAS(spotrf_)("L", &size, inverse_.data(), &size, &info, 1);
-    if (info == 0) SPARLOW_BLAS(spotri_)("L", &size, inverse_.data(), &size, &info, 1);
-    if (info != 0)
-      fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (pivot ", info, " of ", n,
-           ")");
-    // LAPACK's lower triangle is the upper one of a row-major matrix.
-    parallel_for(n, row_grain(n), [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i)
-        for (Index j = 0; j < i; ++j) inverse_[i * n + j] = inverse_[j * n + i];
-    });
-    shift_ = shift;
-    ready_ = true;
-  }
-
-  void do_apply_inverse(ConstView x, View y) override {
-    const int n = static_cast<int>(gram_.rows);
-    if (!ready_) fail(ErrorCode::internal, "apply_inverse before set_shift");
-    SPARLOW_BLAS(cblas_sgemm)(CblasRowMajor, CblasNoTrans, CblasNoTrans, static_cast<int>(x.rows), n, n, 1.0f, x.data,
-                              static_cast<int>(x.stride), inverse_.data(), n, 0.0f, y.data, static_cast<int>(y.stride));
->>>>>>> cli
   }
 
  private:
   ConstView gram_;
-  std::vector<float> inverse_;
-  double shift_ = 0;
+  std::vector<float> smoother_;  // holds h + shift I and its inverse on the way
   bool ready_ = false;
 };
 

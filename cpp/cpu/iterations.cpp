@@ -8,25 +8,22 @@
 namespace sparlow::cpu {
 namespace {
 
-// x = (a - z) p and g = a - z give s - a = rho x - g; on the mask t' = t + (s - a), off it t' = s - a.
-SPARLOW_MULTIVERSION void row_advance(const float* x, const float* g, float rho, const std::uint8_t* mask, float* t,
-                                      Index n) {
-  for (Index j = 0; j < n; ++j) t[j] = (rho * x[j] - g[j]) + (mask[j] ? t[j] : 0.0f);
+// x = (a - z) m = a - s; on the mask t' = t - x, off it t' = -x.
+SPARLOW_MULTIVERSION void row_advance(const float* x, const std::uint8_t* mask, float* t, Index n) {
+  for (Index j = 0; j < n; ++j) t[j] = (mask[j] ? t[j] : 0.0f) - x[j];
 }
 
-SPARLOW_MULTIVERSION void row_advance_with_velocity(const float* x, const float* g, float rho, float relaxation,
-                                                    float momentum, const std::uint8_t* mask, float* t, float* velocity,
-                                                    Index n) {
+SPARLOW_MULTIVERSION void row_advance_with_velocity(const float* x, float relaxation, float momentum,
+                                                    const std::uint8_t* mask, float* t, float* velocity, Index n) {
   for (Index j = 0; j < n; ++j) {
-    const float change = (rho * x[j] - g[j]) - (mask[j] ? 0.0f : t[j]);
+    const float change = -x[j] - (mask[j] ? 0.0f : t[j]);
     velocity[j] = relaxation * change + momentum * velocity[j];
     t[j] += velocity[j];
   }
 }
 
-SPARLOW_MULTIVERSION void row_sparse(const float* x, const float* g, float rho, const std::uint8_t* mask,
-                                     const float* t, float* sparse, Index n) {
-  for (Index j = 0; j < n; ++j) sparse[j] = (rho * x[j] - g[j]) + (mask[j] ? t[j] : -t[j]);
+SPARLOW_MULTIVERSION void row_sparse(const float* x, const std::uint8_t* mask, const float* t, float* sparse, Index n) {
+  for (Index j = 0; j < n; ++j) sparse[j] = (mask[j] ? t[j] : -t[j]) - x[j];
 }
 
 SPARLOW_MULTIVERSION void row_rescale(const std::uint8_t* mask, float scale, float* x, Index n) {
@@ -77,12 +74,11 @@ SPARLOW_MULTIVERSION void row_turn(float beta, const float* residual, float* dir
 
 void advance_row(const AdmmStep& step, Index i) {
   const Index n = step.w.cols;
-  const float rho = static_cast<float>(step.rho);
-  const float *x = step.scratch.row(i), *g = step.residual.row(i);
-  if (!step.sparse.empty()) row_sparse(x, g, rho, step.mask.row(i), step.t.row(i), step.sparse.row(i), n);
-  if (step.velocity.empty()) return row_advance(x, g, rho, step.mask.row(i), step.t.row(i), n);
-  row_advance_with_velocity(x, g, rho, static_cast<float>(step.relaxation), static_cast<float>(step.momentum),
-                            step.mask.row(i), step.t.row(i), step.velocity.row(i), n);
+  const float* x = step.scratch.row(i);
+  if (!step.sparse.empty()) row_sparse(x, step.mask.row(i), step.t.row(i), step.sparse.row(i), n);
+  if (step.velocity.empty()) return row_advance(x, step.mask.row(i), step.t.row(i), n);
+  row_advance_with_velocity(x, static_cast<float>(step.relaxation), static_cast<float>(step.momentum), step.mask.row(i),
+                            step.t.row(i), step.velocity.row(i), n);
 }
 
 void reflect_row(const AdmmStep& step, Index i) {
@@ -98,7 +94,7 @@ void reflect_row(const AdmmStep& step, Index i) {
 }  // namespace
 
 void CpuBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {
-  factor.apply_inverse(step.residual, step.scratch);
+  factor.apply_smoother(step.residual, step.scratch);
   if (step.pattern.kind == Pattern::Kind::nm) {  // groups are projected while the row is in cache
     for_rows(step.w, [&](Index i) {
       advance_row(step, i);

@@ -97,11 +97,7 @@ double quadratic_block(ConstView e, ConstView gram, Index col, Index cols) {
 
 }  // namespace
 
-<<<<<<< HEAD
 void gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) {
-=======
-void CpuBackend::do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) {
->>>>>>> cli
   const Index inner = op_a == Op::none ? a.cols : a.rows;
   const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(c.cols) * static_cast<double>(inner);
   if (flops < kSmallProduct) return serial_gemm(alpha, a, op_a, b, op_b, beta, c);

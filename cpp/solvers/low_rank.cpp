@@ -29,25 +29,25 @@ void LowRank::randomise(ConstView residual) {
   }
 }
 
-void LowRank::step(ConstView left, ConstView kb, ConstView residual) {
+void LowRank::step(ConstView left, ConstView kb, ConstView residual, Accuracy accuracy) {
   Index row = 0, rank = 0;
   for (Matrix& q : q_) {
-    context_.backend.gemm(1, left.row_slice(row, q.rows()), Op::none, kb.row_slice(rank, q.cols()), Op::transpose, 0,
-                          q);
+    context_.backend.gemm(1, left.row_slice(row, q.rows()), Op::none, kb.row_slice(rank, q.cols()), Op::transpose, 0, q,
+                          accuracy);
     context_.backend.orthonormalise(q);
     context_.backend.gemm(1, q, Op::transpose, residual.row_slice(row, q.rows()), Op::none, 0,
-                          b_.view().row_slice(rank, q.cols()));
+                          b_.view().row_slice(rank, q.cols()), accuracy);
     row += q.rows();
     rank += q.cols();
   }
 }
 
-void LowRank::multiply(double alpha, ConstView c, double beta, View x) const {
+void LowRank::multiply(double alpha, ConstView c, double beta, View x, Accuracy accuracy) const {
   Index row = 0, rank = 0;
   for (const Matrix& q : q_) {
     const View rows = x.row_slice(row, q.rows());
     if (q.empty()) context_.backend.axpby(0, rows, beta, rows);
-    else context_.backend.gemm(alpha, q, Op::none, c.row_slice(rank, q.cols()), Op::none, beta, rows);
+    else context_.backend.gemm(alpha, q, Op::none, c.row_slice(rank, q.cols()), Op::none, beta, rows, accuracy);
     row += q.rows();
     rank += q.cols();
   }

@@ -18,9 +18,9 @@ class LowRank {
   void randomise(ConstView residual);
   // q = orth(left kb^T), b = q^T residual: a subspace step for min tr((residual - l) k (residual - l)^T) when
   // left kb^T = residual k b^T.
-  void step(ConstView left, ConstView kb, ConstView residual);
+  void step(ConstView left, ConstView kb, ConstView residual, Accuracy accuracy = Accuracy::full);
   // x = alpha q c + beta x, c stacked like b.
-  void multiply(double alpha, ConstView c, double beta, View x) const;
+  void multiply(double alpha, ConstView c, double beta, View x, Accuracy accuracy = Accuracy::full) const;
   // u = q e diag(sqrt sigma), v = diag(1 / sqrt sigma) e^T b diag(1/n): equal weight on both factors, largest first.
   void balance() const;
 

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 // min over s in the pattern, rank(l) <= r of tr((w-s-l) h (w-s-l)^T), l = q b, by ADMM on (s, l) against a sparse copy.
 // Objective and constraints of Makni, Meng, Mazumder, "3BASiL", arXiv:2603.01376; the splitting differs, and reaches
 // their loss in a fraction of the iterations: l is fitted with s already eliminated (theirs follows s, which hides what
@@ -6,14 +5,6 @@
 // and the result is refitted. threebasil_published.cpp is their own loop.
 // Letters, scaled coordinates, rows of all targets stacked: w (d_out x d_in) target, t state, a its reflection (see
 // AdmmStep), rho penalty, m the smoother h (h + rho I)^-1: rho m is the metric of l once s is eliminated.
-=======
-// min over s in the pattern, rank(l) <= r of tr((w-s-l) h (w-s-l)^T) by ADMM on (s, l) against a sparse copy of s.
-// Makni, Meng, Mazumder, "3BASiL", arXiv:2603.01376, with three changes that reach its loss in a fraction of the
-// iterations: l minimises the loss with s already eliminated (their l follows s, which hides what l could still
-// explain while the penalty is small), the penalty follows a fixed ramp, and the end result is refitted.
-// Letters, scaled coordinates, rows of all targets stacked: w (d_out x d_in) target, t state and a its reflection (see
-// AdmmStep), l = q b, rho penalty, p = (h + rho I)^-1, k = rho (I - rho p) the metric of l once s is eliminated.
->>>>>>> cli
 #include <cmath>
 
 #include "solvers/methods.hpp"
@@ -65,7 +56,7 @@ class ThreeBasil {
         context_.poll();
         gram_.set_shift(penalty(i));
       }
-      fit_low_rank(penalty(i), i == 0 ? kStartSteps : 1);
+      fit_low_rank(i == 0 ? kStartSteps : 1);
       step(i);
     }
     finish();
@@ -89,19 +80,17 @@ class ThreeBasil {
   }
 
   // l = q b for the metric k on w - a; then residual = l - (w - a) = a - z.
-  void fit_low_rank(double rho, Index steps) {
+  void fit_low_rank(Index steps) {
     if (low_rank_.empty()) return backend_.axpby(0, residual_, -1, residual_);
     if (steps > 1) low_rank_.randomise(residual_);
     for (Index i = 0; i < steps; ++i) {
-      gram_.factor().apply_inverse(low_rank_.b(), low_rank_.kb());
-      backend_.axpby(1, low_rank_.b(), -rho, low_rank_.kb());  // b k up to the factor rho
-      low_rank_.step(residual_, low_rank_.kb(), residual_);
+      gram_.factor().apply_smoother(low_rank_.b(), low_rank_.kb());  // b k up to the factor rho
+      low_rank_.step(residual_, low_rank_.kb(), residual_, Accuracy::reduced);
     }
-    low_rank_.multiply(1, low_rank_.b(), -1, residual_);
+    low_rank_.multiply(1, low_rank_.b(), -1, residual_, Accuracy::reduced);
   }
 
   void step(Index iteration) {
-<<<<<<< HEAD
     const double next = penalty(std::min(iteration + 1, iterations_ - 1));
     if (iteration + 1 == iterations_) s_ = backend_.matrix(w_.rows(), w_.cols());
     AdmmStep step{w_,
@@ -115,11 +104,6 @@ class ThreeBasil {
                   momentum_,
                   penalty(iteration) / next,
                   context_.problem.pattern,
-=======
-    const double rho = penalty(iteration), next = penalty(std::min(iteration + 1, iterations_ - 1));
-    AdmmStep step{w_,         t_,  mask_,       residual_, scratch_,   velocity_,
-                  {},         rho, relaxation_, momentum_, rho / next, context_.problem.pattern,
->>>>>>> cli
                   row_counts_};
     backend_.admm_step(gram_.factor(), step);
   }

@@ -1,5 +1,5 @@
-// 3BASiL as its authors' released code runs it: l follows s, the penalty grows with the share of the support that moved,
-// the loop ends when the support settles, s is projected at the end and not refitted. Kept as a reference; see
+// 3BASiL as its authors' released code runs it: l follows s, the penalty grows with the share of the support that
+// moved, the loop ends when the support settles, s is projected at the end and not refitted. Kept as a reference; see
 // threebasil.cpp for the letters and for the faster method. Makni, Meng, Mazumder, arXiv:2603.01376.
 #include <algorithm>
 
@@ -10,8 +10,8 @@ namespace sparlow {
 namespace {
 
 constexpr double kLargestRho = 1e6;
-constexpr Index kStartSteps = 4;        // the published code computes a fresh SVD; a warm subspace needs a start
-constexpr Index kEarliestStop = 100;    // iterations before a nearly settled support ends the loop
+constexpr Index kStartSteps = 4;      // the published code computes a fresh SVD; a warm subspace needs a start
+constexpr Index kEarliestStop = 100;  // iterations before a nearly settled support ends the loop
 constexpr double kSettled = 3e-4;
 
 class Published {
@@ -57,8 +57,8 @@ class Published {
     backend_.copy(t_, residual_);
     backend_.scale_by_mask(residual_, mask_, 1, -1);
     backend_.axpby(-1, w_, 1, residual_);
-    if (!low_rank_.empty()) low_rank_.multiply(1, low_rank_.b(), 1, residual_);
-    AdmmStep step{w_, t_, mask_, residual_, scratch_, {}, s_, rho_, 1, 0, 1, context_.problem.pattern, row_counts_};
+    if (!low_rank_.empty()) low_rank_.multiply(1, low_rank_.b(), 1, residual_, Accuracy::reduced);
+    AdmmStep step{w_, t_, mask_, residual_, scratch_, {}, s_, 1, 0, 1, context_.problem.pattern, row_counts_};
     backend_.admm_step(gram_.factor(), step);
     if (low_rank_.empty()) return;
     backend_.copy(w_, residual_);
@@ -66,7 +66,7 @@ class Published {
     if (low_rank_steps > 1) low_rank_.randomise(residual_);
     for (Index i = 0; i < low_rank_steps; ++i) {
       backend_.gemm(1, low_rank_.b(), Op::none, gram_.scaled(), Op::none, 0, low_rank_.kb());
-      low_rank_.step(residual_, low_rank_.kb(), residual_);
+      low_rank_.step(residual_, low_rank_.kb(), residual_, Accuracy::reduced);
     }
   }
 

@@ -14,8 +14,8 @@ import torch
 
 from sparlow import api, checkpoint, demo_data
 from sparlow.atomic import check_target
-from sparlow.evaluate import encode, evaluate, generate
 from sparlow.dense import load_dense
+from sparlow.evaluate import encode, evaluate, generate
 from sparlow.precision import lent_module
 from sparlow.recipe import Recipe
 from sparlow.solve import method_info

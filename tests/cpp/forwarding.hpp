@@ -22,8 +22,9 @@ class Forwarding final : public Backend {
   void do_download(ConstView x, float* values) override;
   void do_copy(ConstView x, View out) override { inner_.copy(x, out); }
   void do_copy_mask(ConstMaskView x, MaskView out) override { inner_.copy_mask(x, out); }
-  void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) override {
-    inner_.gemm(alpha, a, op_a, b, op_b, beta, c);
+  void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c,
+               Accuracy accuracy) override {
+    inner_.gemm(alpha, a, op_a, b, op_b, beta, c, accuracy);
   }
   void do_gram_update(TypedView x, View gram) override { inner_.gram_update(x, gram); }
   void do_symmetrise(View gram) override { inner_.symmetrise(gram); }

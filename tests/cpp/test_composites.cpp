@@ -46,7 +46,7 @@ struct State {
     step.w = w, step.t = t, step.mask = mask, step.residual = residual, step.scratch = scratch;
     if (variant.moving()) step.velocity = velocity;
     if (variant.sparse) step.sparse = sparse;
-    step.rho = 0.3, step.relaxation = variant.relaxation, step.momentum = variant.momentum;
+    step.relaxation = variant.relaxation, step.momentum = variant.momentum;
     step.dual_scale = variant.dual_scale;
     step.pattern = Pattern::parse(pattern);
     step.row_counts = std::move(row_counts);
@@ -67,7 +67,7 @@ Outcome run_steps(Backend& backend, const Dense& weight, const Dense& gram, cons
   State state(backend, weight, pattern, row_counts, variant, pad);
   const Placed device_gram = place(backend, gram);
   const std::unique_ptr<GramFactor> factor = backend.factor(device_gram);
-  factor->set_shift(state.step.rho);
+  factor->set_shift(0.3);
   for (int i = 0; i < steps; ++i) {
     backend.admm_step(*factor, state.step);
     backend.axpby(0, state.w, -1, state.residual);  // l = 0: a - z = -(w - a)

@@ -20,15 +20,15 @@ Dense unit_gram(Index size, unsigned seed) {
   return gram;
 }
 
-// |y (gram + shift I) - x| relative to |x|: needs no reference inverse.
+// |y (gram + shift I) - x gram| relative to |x|: needs no reference inverse.
 double backward_error(const Dense& y, const Dense& gram, double shift, const Dense& x) {
   const Dense back = added(1, product(y, gram), shift, y);
-  return difference(back, x) / (1 + largest(x));
+  return difference(back, product(x, gram)) / (1 + largest(x));
 }
 
 }  // namespace
 
-TEST_CASE("apply_inverse solves with the shifted matrix, for several shifts in turn") {
+TEST_CASE("apply_smoother multiplies by h (h + shift I)^-1, for several shifts in turn") {
   on_every_backend([](Backend& backend, double tolerance) {
     for (Index size : {1, 3, 17, 129})
       for (Index pad : {0, 3}) {
@@ -39,7 +39,7 @@ TEST_CASE("apply_inverse solves with the shifted matrix, for several shifts in t
         for (double shift : {0.1, 1.0, 0.03, 0.1}) {
           factor->set_shift(shift);
           const Placed y = place(backend, Dense(5, size), pad);
-          factor->apply_inverse(device_x, y);
+          factor->apply_smoother(device_x, y);
           const double condition = (static_cast<double>(size) + shift) / shift;
           CHECK(backward_error(fetch(backend, y), gram, shift, x) <= tolerance * condition);
           CHECK(guards_intact(backend, y));
@@ -57,9 +57,9 @@ TEST_CASE("a shift that leaves the matrix indefinite is a numerical error; a lat
                  y = place(backend, Dense(2, 17));
     const std::unique_ptr<GramFactor> factor = backend.factor(gram);
     fails_with(ErrorCode::numerical, "not positive definite", [&] { factor->set_shift(0.5); });
-    fails_with(ErrorCode::internal, "before set_shift", [&] { factor->apply_inverse(x, y); });
+    fails_with(ErrorCode::internal, "before set_shift", [&] { factor->apply_smoother(x, y); });
     factor->set_shift(1.5);
-    factor->apply_inverse(x, y);
+    factor->apply_smoother(x, y);
     CHECK(backward_error(fetch(backend, y), indefinite, 1.5, Dense(2, 17, 1)) <= 20 * tolerance);
     fails_with(ErrorCode::numerical, "not positive definite",
                [&] { backend.factor(place(backend, Dense(4, 4)))->set_shift(0); });
@@ -67,17 +67,17 @@ TEST_CASE("a shift that leaves the matrix indefinite is a numerical error; a lat
   });
 }
 
-TEST_CASE("apply_inverse wants a shift first, matching shapes and separate memory") {
+TEST_CASE("apply_smoother wants a shift first, matching shapes and separate memory") {
   on_every_backend([](Backend& backend, double) {
     const Placed gram = place(backend, identity(4));
     const std::unique_ptr<GramFactor> factor = backend.factor(gram);
     Matrix x = backend.matrix(2, 4), y = backend.matrix(2, 4), wide = backend.matrix(2, 5), tall = backend.matrix(3, 4);
-    fails_with(ErrorCode::internal, "before set_shift", [&] { factor->apply_inverse(x, y); });
+    fails_with(ErrorCode::internal, "before set_shift", [&] { factor->apply_smoother(x, y); });
     factor->set_shift(1);
-    refuses("x has 5 columns, the factor 4", [&] { factor->apply_inverse(wide, wide); });
-    refuses("shapes 2 x 4 and 3 x 4 differ", [&] { factor->apply_inverse(x, tall); });
-    refuses("overlaps", [&] { factor->apply_inverse(x, x); });
-    factor->apply_inverse(x.view().row_slice(0, 0), y.view().row_slice(0, 0));
+    refuses("x has 5 columns, the factor 4", [&] { factor->apply_smoother(wide, wide); });
+    refuses("shapes 2 x 4 and 3 x 4 differ", [&] { factor->apply_smoother(x, tall); });
+    refuses("overlaps", [&] { factor->apply_smoother(x, x); });
+    factor->apply_smoother(x.view().row_slice(0, 0), y.view().row_slice(0, 0));
     Matrix flat = backend.matrix(2, 3);
     refuses("not square", [&] { backend.factor(flat); });
   });

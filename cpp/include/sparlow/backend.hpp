@@ -20,16 +20,24 @@ namespace sparlow {
 
 enum class Op { none, transpose };
 
-// A symmetric positive semi-definite matrix h, factored for shifts: p = (h + shift I)^-1.
+// What a product owes its caller: full = f32 rounding; reduced = an error that the next iteration or a final refit
+// corrects, so the backend may use its Precision for it.
+enum class Accuracy { full, reduced };
+
+// Arithmetic of `reduced` products on a device that has a choice. Significands: f32 24 bits; tf32 and f16 11 bits (f16
+// operands are scaled, so that their range does not matter); sums are f32 throughout. The CPU backend always uses f32.
+enum class Precision { f32, tf32, f16 };
+
+// A symmetric positive semi-definite matrix h with a shift: its smoother m = h (h + shift I)^-1, which is what one
+// ADMM step and the low-rank step multiply by (no cancelling subtraction, unlike the inverse).
 class GramFactor {
  public:
   virtual ~GramFactor() = default;
 
   Index size() const { return matrix().rows; }
   virtual ConstView matrix() const = 0;
-  // Prepares (h + shift I)^-1. Throws Error(numerical) when h + shift I is not positive definite.
+  // Prepares m; free when the shift is the last one. Throws Error(numerical) when h + shift I is not positive definite.
   void set_shift(double shift);
-<<<<<<< HEAD
   double shift() const { return shift_; }
   // y = x m, of reduced accuracy; x and y must not overlap.
   void apply_smoother(ConstView x, View y);
@@ -43,19 +51,11 @@ class GramFactor {
 
  private:
   double shift_ = -1;  // of the prepared smoother; -1: none
-=======
-  // y = x (h + shift I)^-1; x and y must not overlap.
-  void apply_inverse(ConstView x, View y);
-
- protected:
-  virtual void do_set_shift(double shift) = 0;
-  virtual void do_apply_inverse(ConstView x, View y) = 0;
->>>>>>> cli
 };
 
 // One ADMM iteration on the sparse part, in the single-array form: t holds the sparse copy on the mask and the scaled
 // dual off it, a = (t on the mask, -t off it) is their reflection.
-//   s = z + rho (a - z) p;  t' = s + (dual off the mask);  t += relaxation (t' - t) + momentum velocity;  mask =
+//   s = a - (a - z) m;  t' = s + (dual off the mask);  t += relaxation (t' - t) + momentum velocity;  mask =
 //   project(t)
 struct AdmmStep {
   ConstView w;    // target, scaled coordinates
@@ -65,7 +65,6 @@ struct AdmmStep {
   View scratch;   // same shape, overwritten
   View velocity;  // last change of t; empty when relaxation is 1 and momentum 0
   View sparse;    // out: s; empty when not wanted
-  double rho = 0;
   double relaxation = 1;
   double momentum = 0;
   double dual_scale = 1;  // the new dual is multiplied by it: old over new penalty
@@ -91,6 +90,8 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual std::string_view name() const = 0;
+  // For products of reduced accuracy from here on.
+  virtual void set_precision(Precision) {}
   // Blocks until everything issued so far is done.
   virtual void wait() = 0;
 
@@ -104,7 +105,8 @@ class Backend {
 
   // Dense algebra ------------------------------------------------------------------------------------------
   // c = alpha op(a) op(b) + beta c
-  void gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c);
+  void gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c,
+            Accuracy accuracy = Accuracy::full);
   // gram (upper triangle) += x^T x
   void gram_update(TypedView x, View gram);
   // Copies the upper triangle below the diagonal.
@@ -153,7 +155,8 @@ class Backend {
   virtual void do_download(ConstView x, float* values) = 0;
   virtual void do_copy(ConstView x, View out) = 0;
   virtual void do_copy_mask(ConstMaskView x, MaskView out) = 0;
-  virtual void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c) = 0;
+  virtual void do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c,
+                       Accuracy accuracy) = 0;
   virtual void do_gram_update(TypedView x, View gram) = 0;
   virtual void do_symmetrise(View gram) = 0;
   virtual void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) = 0;
