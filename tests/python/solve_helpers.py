@@ -1,8 +1,9 @@
-"""Fixtures of the tests of the Python package."""
+"""What the tests of decompose() share."""
 
 from __future__ import annotations
 
 import torch
+
 from sparlow import Decomposition
 
 
