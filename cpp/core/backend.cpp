@@ -47,7 +47,7 @@ std::size_t bytes_of(const char* op, Index rows, Index cols, std::size_t element
 void GramFactor::set_shift(double shift) {
   require(std::isfinite(shift), "set_shift: the shift is ", shift);
   if (shift == shift_) return;
-  shift_ = -1;
+  shift_ = std::numeric_limits<double>::quiet_NaN();
   do_set_shift(shift);
   shift_ = shift;
 }

@@ -32,9 +32,10 @@ void check_value(const Method& method, const OptionSpec& spec, double value) {
 }  // namespace
 
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates) {
-  const auto closer = [&](const std::string& a, const std::string& b) {
-    return edit_distance(name, a) < edit_distance(name, b);
+  const auto share = [&](const std::string& x) {  // of the longer word that has to change
+    return static_cast<double>(edit_distance(name, x)) / static_cast<double>(std::max(name.size(), x.size()));
   };
+  const auto closer = [&](const std::string& a, const std::string& b) { return share(a) < share(b); };
   const auto best = std::min_element(candidates.begin(), candidates.end(), closer);
   return best == candidates.end() ? std::string() : *best;
 }

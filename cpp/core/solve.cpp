@@ -25,6 +25,9 @@ void check_problem(Backend& backend, const Method& method, const Problem& proble
     require(problem.gram.empty() || target.w.cols == problem.gram.cols, target.name, ": d_in = ", target.w.cols,
             " but the Gram matrix is ", problem.gram.rows, " x ", problem.gram.cols);
   }
+  // Other methods check the Gram matrix when they scale it.
+  if (method.gram == Method::GramUse::none && !backend.fetch_all_finite(problem.gram))
+    fail(ErrorCode::numerical, "the Gram matrix contains NaN or Inf; check the activations that were calibrated on");
   require(method.gram == Method::GramUse::none || !problem.gram.empty(), method.name,
           " needs the Gram matrix of the layer's inputs");
 }

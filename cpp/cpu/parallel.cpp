@@ -47,13 +47,14 @@ int threads_from_environment() {
 class Pool {
  public:
   static Pool& get() {
-    static Pool pool;
+    static Pool& pool = *new Pool;  // never destroyed: at exit, a forked child would wait for workers it does not have
     return pool;
   }
 
-  int size() const { return static_cast<int>(workers_.size()) + 1; }
+  int size() const { return size_; }
 
   void resize(int count) {
+    if (forked()) fail(ErrorCode::unavailable, "the number of threads cannot change in a forked process");
     while (busy_.exchange(true)) std::this_thread::yield();
     stop();
     start(count);
@@ -62,7 +63,7 @@ class Pool {
 
   void run(Index chunks, const std::function<void(Index)>& chunk) {
     // Nested and concurrent callers do their own work; so does a forked child, which has no workers.
-    if (workers_.empty() || getpid() != process_ || busy_.exchange(true)) {
+    if (size_ == 1 || forked() || busy_.exchange(true)) {
       for (Index i = 0; i < chunks; ++i) chunk(i);
       return;
     }
@@ -75,14 +76,13 @@ class Pool {
 
  private:
   Pool() { start(threads_from_environment()); }
-  ~Pool() {
-    if (getpid() == process_) stop();
-    for (std::thread& worker : workers_) worker.detach();  // of the parent, after a fork
-  }
+
+  bool forked() const { return getpid() != process_; }
 
   void start(int count) {
     quit_ = false;
     SPARLOW_BLAS(openblas_set_num_threads)(1);  // see products.hpp
+    size_ = count;
     for (int i = 1; i < count; ++i) workers_.emplace_back([this] { work(); });
   }
 
@@ -139,6 +139,7 @@ class Pool {
 
   const pid_t process_ = getpid();
   std::atomic<bool> busy_{false};
+  std::atomic<int> size_{1};
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;

@@ -25,12 +25,11 @@ py::dict describe(const Report& report) {
   return out;
 }
 
-// Lets Ctrl-C in Python end a long solve.
+// Lets Ctrl-C in Python end a long solve, and any exception of a signal handler reach the caller as it is.
 bool interrupted() {
   py::gil_scoped_acquire acquire;
-  if (PyErr_CheckSignals() == 0) return false;
-  PyErr_Clear();
-  return true;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  return false;
 }
 
 Problem make_problem(const std::vector<PyTarget>& targets, const std::string& pattern, std::optional<PyView> gram,

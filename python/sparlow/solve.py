@@ -164,7 +164,11 @@ def _gram_matrix(gram: Gram | Tensor | None) -> Tensor | None:
         if gram.tokens == 0:
             raise ValueError(f"{gram.name}: no calibration token reached this input")
         return gram.matrix()
-    return None if gram is None else gram.detach().to(torch.float32).contiguous()
+    if gram is None:
+        return None
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
+        raise ValueError(f"the Gram matrix has shape {tuple(gram.shape)}; expected [d_in, d_in]")
+    return gram.detach().to(torch.float32).contiguous()
 
 
 def decompose(

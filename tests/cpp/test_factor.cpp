@@ -63,6 +63,8 @@ TEST_CASE("a shift that leaves the matrix indefinite is a numerical error; a lat
     CHECK(backward_error(fetch(backend, y), indefinite, 1.5, Dense(2, 17, 1)) <= 20 * tolerance);
     fails_with(ErrorCode::numerical, "not positive definite",
                [&] { backend.factor(place(backend, Dense(4, 4)))->set_shift(0); });
+    fails_with(ErrorCode::numerical, "not positive definite",
+               [&] { backend.factor(place(backend, identity(4)))->set_shift(-1); });
     refuses("the shift is nan", [&] { factor->set_shift(std::nan("")); });
   });
 }

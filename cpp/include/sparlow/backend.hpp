@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -50,7 +51,7 @@ class GramFactor {
   virtual void do_smoother_diagonal(View out) = 0;
 
  private:
-  double shift_ = -1;  // of the prepared smoother; -1: none
+  double shift_ = std::numeric_limits<double>::quiet_NaN();  // of the prepared smoother; NaN: none
 };
 
 // One ADMM iteration on the sparse part, in the single-array form: t holds the sparse copy on the mask and the scaled

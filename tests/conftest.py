@@ -1,0 +1,21 @@
+"""Fixtures that every folder of tests shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from synthetic import Layer, build_layer
+
+
+@pytest.fixture(scope="session")
+def make_layer() -> Callable[..., Layer]:
+    """Factory of synthetic layers, see :func:`build_layer`."""
+    return build_layer
+
+
+@pytest.fixture
+def layer() -> Layer:
+    """A 48 x 64 layer with 256 tokens."""
+    return build_layer()

@@ -1,0 +1,106 @@
+"""The C++ solvers against their NumPy twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import twins
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparlow import decompose
+from synthetic import build_layer
+
+PATTERNS = ["2:4", "1:4", "3:4", "2:8", "4:8", "8:16", "0.5@row", "0.3@row", "0.5@matrix", "0.1@matrix"]
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "plain": {"d_out": 48, "d_in": 64},
+    "tall": {"d_out": 96, "d_in": 32, "low_rank": 3, "seed": 1},
+    "wide": {"d_out": 24, "d_in": 96, "tokens": 300, "seed": 2},
+    "few tokens": {"d_out": 40, "d_in": 64, "tokens": 30, "seed": 3},
+    "strong low rank": {"d_out": 48, "d_in": 64, "strength": 3.0, "outliers": 0, "seed": 4},
+}
+
+
+def run(method: str, w: torch.Tensor, gram: torch.Tensor | None, pattern: str, rank: int = 0) -> Any:
+    return decompose([w], gram, method=method, pattern=pattern, ranks=[rank])[0]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_magnitude_and_wanda_keep_the_same_entries_bit_for_bit(
+    make_layer: Callable[..., Any], problem: str, pattern: str
+) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    np.testing.assert_array_equal(run("magnitude", layer.w, None, pattern).s.numpy(), twins.magnitude(w, pattern))
+    np.testing.assert_array_equal(run("wanda", layer.w, layer.gram, pattern).s.numpy(), twins.wanda(w, gram, pattern))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    extra=st.integers(1, 9),
+    groups=st.integers(1, 6),
+    rows=st.integers(1, 5),
+    seed=st.integers(0, 2**32 - 1),
+    levels=st.sampled_from([2, 3, 1000]),
+)
+def test_any_group_length_and_any_ties(n: int, extra: int, groups: int, rows: int, seed: int, levels: int) -> None:
+    pattern = f"{n}:{n + extra}"
+    values = np.random.default_rng(seed).integers(-levels, levels + 1, (rows, groups * (n + extra))).astype(np.float32)
+    ours = run("magnitude", torch.from_numpy(values), None, pattern).s.numpy()
+    np.testing.assert_array_equal(ours, twins.magnitude(values.astype(np.float64), pattern))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    density=st.floats(0.15, 0.95),
+    scope=st.sampled_from(["row", "matrix"]),
+    rows=st.integers(1, 9),
+    cols=st.integers(4, 40),
+    seed=st.integers(0, 2**32 - 1),
+    levels=st.sampled_from([1, 3, 1000]),
+)
+def test_any_density_and_any_ties(density: float, scope: str, rows: int, cols: int, seed: int, levels: int) -> None:
+    pattern = f"{density}@{scope}"
+    values = np.random.default_rng(seed).integers(-levels, levels + 1, (rows, cols)).astype(np.float32)
+    ours = run("magnitude", torch.from_numpy(values), None, pattern).s.numpy()
+    np.testing.assert_array_equal(ours, twins.magnitude(values.astype(np.float64), pattern))
+
+
+@cache
+def twin_loss(problem: str, pattern: str, rank: int) -> float:
+    layer = build_layer(**PROBLEMS[problem])
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    s, low_rank = twins.threebasil(w, gram, pattern, rank)
+    return twins.loss(w, s + low_rank, gram)
+
+
+@pytest.mark.parametrize("rank", [0, 6])
+@pytest.mark.parametrize("pattern", ["2:4", "2:8", "4:8", "0.5@row", "0.5@matrix"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize(("method", "factor"), [("threebasil", 1.25), ("threebasil_published", 1.6)])
+def test_threebasil_reaches_the_loss_of_the_textbook_admm(
+    make_layer: Callable[..., Any], method: str, factor: float, problem: str, pattern: str, rank: int
+) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    report = run(method, layer.w, layer.gram, pattern, rank).report
+    assert report.loss <= factor * twin_loss(problem, pattern, rank)
+
+
+def test_the_exact_low_rank_step_of_the_twin_is_optimal(make_layer: Callable[..., Any]) -> None:
+    """Guards the reference itself: no perturbation of the same rank lowers the loss."""
+    layer = make_layer(20, 24, tokens=60)
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    best = twins.best_low_rank(w, *np.linalg.eigh(gram), 3)
+    assert np.linalg.matrix_rank(best) == 3
+    rng = np.random.default_rng(0)
+    u, sigma, v = np.linalg.svd(best)
+    for _ in range(20):
+        left = u[:, :3] + 1e-3 * rng.standard_normal((20, 3))
+        assert twins.loss(w, left @ np.diag(sigma[:3]) @ v[:3], gram) >= twins.loss(w, best, gram) * (1 - 1e-12)
