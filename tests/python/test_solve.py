@@ -103,7 +103,7 @@ def test_a_diagonal_gram_makes_the_projection_optimal(make_layer: Callable[..., 
     ours = decompose([layer.w], gram, method=method.name, pattern="2:4", ranks=[0])[0].report.loss
     assert ours >= best * (1 - 1e-6)
     if method.needs_gram == "full":
-        assert ours <= best * 1.02
+        assert ours <= best * 1.05
 
 
 @every_method
