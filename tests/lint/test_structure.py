@@ -130,7 +130,9 @@ def test_imports_follow_the_table(path: Path) -> None:
 def test_functions_are_short(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{name(path)}: {node.name}"
+            body = node.body[1:] if ast.get_docstring(node) else node.body  # a command's options are a long signature
+            length = (node.end_lineno or 0) - body[0].lineno if body else 0
+            assert length < LONGEST_FUNCTION, f"{name(path)}: {node.name}"
 
 
 def test_files_are_short() -> None:
