@@ -30,7 +30,7 @@ double backward_error(const Dense& y, const Dense& gram, double shift, const Den
 
 TEST_CASE("apply_smoother multiplies by h (h + shift I)^-1, for several shifts in turn") {
   on_every_backend([](Backend& backend, double tolerance) {
-    for (Index size : {1, 3, 17, 129})
+    for (Index size : {1, 3, 17, 129, 401})
       for (Index pad : {0, 3}) {
         const Dense gram = unit_gram(size, 1), x = normal(5, size, 2);
         const Placed device_gram = place(backend, gram, pad), device_x = place(backend, x, pad);
@@ -82,6 +82,24 @@ TEST_CASE("apply_smoother wants a shift first, matching shapes and separate memo
     factor->apply_smoother(x.view().row_slice(0, 0), y.view().row_slice(0, 0));
     Matrix flat = backend.matrix(2, 3);
     refuses("not square", [&] { backend.factor(flat); });
+  });
+}
+
+TEST_CASE("smoother_diagonal is the diagonal of h (h + shift I)^-1") {
+  on_every_backend([](Backend& backend, double tolerance) {
+    for (Index size : {1, 17, 129, 230}) {
+      const Placed gram = place(backend, unit_gram(size, 4)), out = place(backend, Dense(1, size), 2);
+      const Placed unit = place(backend, identity(size)), smoother = place(backend, Dense(size, size));
+      const std::unique_ptr<GramFactor> factor = backend.factor(gram);
+      fails_with(ErrorCode::internal, "before set_shift", [&] { factor->smoother_diagonal(out); });
+      factor->set_shift(0.1);
+      factor->smoother_diagonal(out);
+      factor->apply_smoother(unit, smoother);
+      const Dense diagonal = fetch(backend, out), all = fetch(backend, smoother);
+      for (Index j = 0; j < size; ++j) CHECK(std::fabs(diagonal(0, j) - all(j, j)) <= 10 * tolerance);
+      CHECK(guards_intact(backend, out));
+      refuses("not 1 x", [&] { factor->smoother_diagonal(smoother.view.row_slice(0, 0)); });
+    }
   });
 }
 

@@ -36,6 +36,31 @@ TEST_CASE("scaled has a unit diagonal and the scale of the damped Gram matrix") 
   });
 }
 
+TEST_CASE("leverage scaling weighs an input by its variance given the others") {
+  on_every_backend([](Backend& backend, double) {
+    const Index size = 17;
+    const double ridge = 0.1;
+    const Placed device = place(backend, gram_of(size, 40, 3));
+    ScaledGram plain(backend, device, kNone), leverage(backend, device, kNone);
+    leverage.scale_by_leverage();
+    const Placed unit = place(backend, identity(size)), smoother = place(backend, Dense(size, size));
+    plain.factor().set_shift(ridge);
+    plain.factor().apply_smoother(unit, smoother);
+    const Dense m = fetch(backend, smoother), before = fetch(backend, plain.scale()),
+                after = fetch(backend, leverage.scale());
+    double mean = 0;
+    std::vector<double> variance;  // 1 / p_jj - ridge, m = I - ridge p
+    for (Index j = 0; j < size; ++j) variance.push_back(ridge / (1 - m(j, j)) - ridge), mean += variance.back() / size;
+    for (Index j = 0; j < size; ++j)
+      CHECK(after(0, j) / before(0, j) ==
+            doctest::Approx(std::sqrt(variance[static_cast<std::size_t>(j)] / mean)).epsilon(1e-3));
+    const Dense h = fetch(backend, leverage.scaled()), back = fetch(backend, device);
+    for (Index i = 0; i < size; ++i)
+      for (Index j = 0; j < size; ++j)
+        CHECK(h(i, j) * after(0, i) * after(0, j) == doctest::Approx(back(i, j)).epsilon(1e-4).scale(largest(back)));
+  });
+}
+
 TEST_CASE("dead inputs have scale 0 and are left out of the mean") {
   on_every_backend([](Backend& backend, double) {
     Dense gram(5, 5);

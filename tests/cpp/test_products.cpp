@@ -11,7 +11,9 @@ struct Sizes {
   Index rows, inner, cols;
 };
 
-constexpr Sizes kSizes[] = {{1, 1, 1}, {3, 17, 5}, {17, 129, 1}, {1, 3, 129}, {130, 64, 33}, {129, 1, 17}};
+constexpr Sizes kSizes[] = {
+    {1, 1, 1},    {3, 17, 5},      {17, 129, 1},    {1, 3, 129},    {130, 64, 33},
+    {129, 1, 17}, {257, 301, 131}, {131, 130, 400}, {2001, 1030, 1}};  // large enough for several threads
 
 void check_gemm(Backend& backend, double tolerance, Sizes size, Op op_a, Op op_b, Index pad) {
   CAPTURE(size.rows);

@@ -84,12 +84,14 @@ def twin_loss(problem: str, pattern: str, rank: int) -> float:
 @pytest.mark.parametrize("rank", [0, 6])
 @pytest.mark.parametrize("pattern", ["2:4", "2:8", "4:8", "0.5@row", "0.5@matrix"])
 @pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize(("method", "factor"), [("threebasil", 1.25), ("threebasil_published", 1.6)])
+@pytest.mark.parametrize(("method", "factor"), [("threebasil", 1.05), ("threebasil_published", 1.2)])
 def test_threebasil_reaches_the_loss_of_the_textbook_admm(
     make_layer: Callable[..., Any], method: str, factor: float, problem: str, pattern: str, rank: int
 ) -> None:
     layer = make_layer(**PROBLEMS[problem])
     report = run(method, layer.w, layer.gram, pattern, rank).report
+    if problem == "few tokens":  # losses near zero, where paths part
+        factor += 0.4
     assert report.loss <= factor * twin_loss(problem, pattern, rank)
 
 

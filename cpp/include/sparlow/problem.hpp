@@ -63,10 +63,8 @@ class ScaledGram {
 
   GramFactor& factor() { return *factor_; }
   ConstView scaled() const { return scaled_.view(); }  // diag(1/n) (damped h) diag(1/n)
-  ConstView scale() const {
-    return scale_.view();
-  }  // 1 x d_in: n, at first d^1/2 with d the diagonal of the
-     // damped h (so that scaled has unit diagonal); 0 when dead
+  // 1 x d_in: n, at first d^1/2 with d the diagonal of the damped h (so that scaled has unit diagonal); 0 when dead
+  ConstView scale() const { return scale_.view(); }
   ConstView input_norms() const { return norms_.view(); }  // 1 x d_in: undamped h_jj^1/2
   Index dead_columns() const { return dead_columns_; }
   double damping_used() const { return damping_.diagonal + damping_.mean + raised_; }
