@@ -1,0 +1,145 @@
+#include "backend/gram_factor.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace sparlow::cuda {
+namespace {
+
+constexpr Index kSmall = 256;         // factors below are inverted afresh and multiplied in f32
+constexpr double kLargestRatio = 1.4; // of shifts, for an update by polynomial: error below 1.2e-3
+constexpr int kLargestUpdates = 16;   // their rounding errors add up
+constexpr Index kThin = 256;          // rows below which converting to f16 costs more than it saves
+
+// Degree-2 fit on [0, 1] of g(m) = 1 / (ratio - (ratio - 1) m), through its Chebyshev points: g = c0 + c1 m + c2 m^2.
+// With ratio = new / old shift, the new smoother is m g(m): a smooth, relatively small change of every eigenvalue.
+std::array<double, 3> update_polynomial(double ratio) {
+  const auto g = [ratio](double m) { return 1 / (ratio - (ratio - 1) * m); };
+  const double half_width = std::sqrt(3.0) / 4, a = 0.5 - half_width, b = 0.5, c = 0.5 + half_width;
+  const double first = (g(b) - g(a)) / (b - a), second = ((g(c) - g(b)) / (c - b) - first) / (c - a);
+  return {g(a) - first * a + second * a * b, first - second * (a + b), second};
+}
+
+}  // namespace
+
+CudaGramFactor::CudaGramFactor(std::shared_ptr<Context> context, const Precision& precision, ConstView gram)
+    : context_(std::move(context)), precision_(precision), products_(*context_), gram_(gram) {
+  smoother_ = context_->allocate(static_cast<std::size_t>(gram.size()) * sizeof(float));
+}
+
+void CudaGramFactor::require_ready(const char* call) const {
+  if (!ready_) fail(ErrorCode::internal, call, " before set_shift");
+}
+
+bool CudaGramFactor::halves(Index rows) const {
+  return precision_ == Precision::f16 && gram_.rows >= kSmall && rows > kThin && shift_ > 0;
+}
+
+bool CudaGramFactor::can_update(double shift) const {
+  return ready_ && halves(kThin + 1) && shift > shift_ && shift <= kLargestRatio * shift_ && updates_ < kLargestUpdates;
+}
+
+void CudaGramFactor::set_shift(double shift) {
+  if (ready_ && shift == shift_) return;
+  const Context::Bind bind(*context_);
+  if (can_update(shift)) {
+    update(shift / shift_);
+    ++updates_;
+  } else {
+    ready_ = false;
+    invert(shift);
+    updates_ = 0;
+  }
+  shift_ = shift;
+  if (halves(kThin + 1)) make_half();
+  ready_ = true;
+}
+
+void CudaGramFactor::invert(double shift) {
+  const Index n = gram_.rows;
+  const int size = static_cast<int>(n);
+  const View x = smoother();
+  check(cudaMemcpy2DAsync(x.data, x.stride * sizeof(float), gram_.data, gram_.stride * sizeof(float), n * sizeof(float),
+                          n, cudaMemcpyDeviceToDevice, context_->stream()),
+        "cudaMemcpy2DAsync");
+  check(kernels::add_to_diagonal(n, static_cast<float>(shift), rows(x), context_->stream()), "add_to_diagonal");
+  // LAPACK's lower triangle is the upper one of a row-major matrix.
+  constexpr cublasFillMode_t triangle = CUBLAS_FILL_MODE_LOWER;
+  int factor_length = 0, inverse_length = 0;
+  check(cusolverDnSpotrf_bufferSize(context_->solver(), triangle, size, x.data, size, &factor_length), "potrf");
+  check(cusolverDnSpotri_bufferSize(context_->solver(), triangle, size, x.data, size, &inverse_length), "potri");
+  const Temporary<float> work(*context_, std::max({factor_length, inverse_length, 1}));
+  const Temporary<int> info(*context_, 1);
+  const int length = std::max(factor_length, inverse_length);
+  check(cusolverDnSpotrf(context_->solver(), triangle, size, x.data, size, work, length, info), "potrf");
+  int pivot = 0;
+  context_->fetch(info.get(), &pivot, sizeof pivot);
+  if (pivot != 0)
+    fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (pivot ", pivot, " of ", n, ")");
+  check(cusolverDnSpotri(context_->solver(), triangle, size, x.data, size, work, length, info), "potri");
+  const float factor = shift > 0 ? -static_cast<float>(shift) : 1.0f;
+  check(kernels::mirror_affine(n, shift > 0 ? 1.0f : 0.0f, factor, rows(x), context_->stream()), "mirror_affine");
+}
+
+// m' = c0 m + m (c1 m + c2 m m): two f16 products instead of a factorisation.
+void CudaGramFactor::update(double ratio) {
+  const auto [c0, c1, c2] = update_polynomial(ratio);
+  const Index n = gram_.rows;
+  const cudaStream_t stream = context_->stream();
+  const Temporary<float> square(*context_, n * n);
+  const Temporary<__half> tail(*context_, n * n);
+  const View square_view{square, n, n};
+  products_.half(1, half(), half(), n, 0, square_view);
+  check(kernels::axpby(n, n, static_cast<float>(c1), rows(ConstView(smoother())), static_cast<float>(c2), rows(square_view), stream),
+        "axpby");
+  check(kernels::to_half(n, n, rows(ConstView(square_view)), tail, stream), "to_half");
+  products_.half(1, half(), tail, n, static_cast<float>(c0), smoother());
+}
+
+void CudaGramFactor::make_half() {
+  const Index n = gram_.rows;
+  if (!half_) half_ = context_->allocate(static_cast<std::size_t>(n * n) * sizeof(__half));
+  check(kernels::to_half(n, n, rows(ConstView(smoother())), half(), context_->stream()), "to_half");
+}
+
+void CudaGramFactor::apply_inverse(ConstView x, View y) {
+  require_ready("apply_inverse");
+  if (x.empty()) return;
+  const Context::Bind bind(*context_);
+  if (shift_ == 0) return products_.full(1, x, Op::none, smoother(), Op::none, 0, y);
+  const float scale = static_cast<float>(1 / shift_);  // p = (I - m) / shift
+  check(cudaMemcpy2DAsync(y.data, y.stride * sizeof(float), x.data, x.stride * sizeof(float), x.cols * sizeof(float),
+                          x.rows, cudaMemcpyDeviceToDevice, context_->stream()),
+        "cudaMemcpy2DAsync");
+  products_.full(-scale, x, Op::none, smoother(), Op::none, scale, y);
+}
+
+void CudaGramFactor::smooth_scaled(ConstView x, View y, float* unscale) {
+  const Temporary<__half> operand(*context_, x.size());
+  check(kernels::rows_to_half(x.rows, x.cols, rows(x), operand, unscale, context_->stream()), "rows_to_half");
+  products_.half(1, operand, half(), x.cols, 0, y);
+}
+
+void CudaGramFactor::apply_smoother(ConstView x, View y) {
+  require_ready("apply_smoother");
+  if (x.empty()) return;
+  const Context::Bind bind(*context_);
+  if (shift_ == 0) {
+    check(cudaMemcpy2DAsync(y.data, y.stride * sizeof(float), x.data, x.stride * sizeof(float), x.cols * sizeof(float),
+                            x.rows, cudaMemcpyDeviceToDevice, context_->stream()),
+          "cudaMemcpy2DAsync");
+    return;
+  }
+  if (halves(x.rows)) {
+    const Temporary<float> unscale(*context_, x.rows);
+    smooth_scaled(x, y, unscale);
+    check(kernels::scale_rows(y.rows, y.cols, rows(y), unscale, context_->stream()), "scale_rows");
+    return;
+  }
+  const bool reduced = precision_ != Precision::f32 && gram_.rows >= kSmall;
+  if (reduced) products_.single(Precision::tf32, 1, x, Op::none, smoother(), Op::none, 0, y);
+  else products_.full(1, x, Op::none, smoother(), Op::none, 0, y);
+}
+
+}  // namespace sparlow::cuda

@@ -1,0 +1,150 @@
+// Matrix products. cuBLAS is column-major: a row-major c = a b is its c^T = b^T a^T.
+#include <algorithm>
+
+#include "backend/cuda_backend.hpp"
+
+namespace sparlow::cuda {
+namespace {
+
+constexpr double kSplitFlops = 4e9;    // smaller products gain nothing from splitting their operands
+constexpr Index kSplitSide = 256;
+constexpr double kReducedFlops = 2e7;  // smaller ones take the same time in f32
+constexpr Index kTriangleBlock = 512;
+constexpr Index kQuadraticRows = 2048, kQuadraticCols = 2048;
+
+// Scalars of products come from device memory in this scope.
+class DeviceScalars {
+ public:
+  explicit DeviceScalars(cublasHandle_t handle) : handle_(handle) {
+    check(cublasSetPointerMode(handle_, CUBLAS_POINTER_MODE_DEVICE), "cublasSetPointerMode");
+  }
+  ~DeviceScalars() { cublasSetPointerMode(handle_, CUBLAS_POINTER_MODE_HOST); }
+
+ private:
+  cublasHandle_t handle_;
+};
+
+cublasOperation_t operation(Op op) { return op == Op::none ? CUBLAS_OP_N : CUBLAS_OP_T; }
+Index leading(Index stride) { return std::max<Index>(1, stride); }
+
+double flops_of(ConstView a, Op op_a, ConstView c) {
+  return 2.0 * static_cast<double>(c.size()) * static_cast<double>(op_a == Op::none ? a.cols : a.rows);
+}
+
+cudaDataType_t data_type(DType dtype) {
+  return dtype == DType::f32 ? CUDA_R_32F : dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_16F;
+}
+
+}  // namespace
+
+void Products::single(Precision precision, float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta,
+                      View c) const {
+  const Index inner = op_a == Op::none ? a.cols : a.rows;
+  const cublasComputeType_t type = precision == Precision::f32 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_FAST_TF32;
+  check(cublasGemmEx_64(context_.blas(), operation(op_b), operation(op_a), c.cols, c.rows, inner, &alpha, b.data,
+                        CUDA_R_32F, leading(b.stride), a.data, CUDA_R_32F, leading(a.stride), &beta, c.data, CUDA_R_32F,
+                        leading(c.stride), type, CUBLAS_GEMM_DEFAULT),
+        "cublasGemmEx");
+}
+
+void Products::half(float alpha, const __half* a, const __half* b, Index inner, float beta, View c) const {
+  check(cublasGemmEx_64(context_.blas(), CUBLAS_OP_N, CUBLAS_OP_N, c.cols, c.rows, inner, &alpha, b, CUDA_R_16F, c.cols,
+                        a, CUDA_R_16F, inner, &beta, c.data, CUDA_R_32F, leading(c.stride), CUBLAS_COMPUTE_32F,
+                        CUBLAS_GEMM_DEFAULT),
+        "cublasGemmEx");
+}
+
+void Products::split(float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta, View c) const {
+  const cudaStream_t stream = context_.stream();
+  const Temporary<unsigned> largest(context_, 2);
+  const Temporary<float> factors(context_, 4);
+  const Temporary<__half> left(context_, 2 * a.size()), right(context_, 2 * b.size());
+  __half *a_high = left, *a_low = a_high + a.size(), *b_high = right, *b_low = b_high + b.size();
+  check(cudaMemsetAsync(largest, 0, 2 * sizeof(unsigned), stream), "cudaMemsetAsync");
+  check(kernels::largest_bits(a.rows, a.cols, rows(a), largest, stream), "largest_bits");
+  check(kernels::largest_bits(b.rows, b.cols, rows(b), largest.get() + 1, stream), "largest_bits");
+  check(kernels::split_half(a.rows, a.cols, rows(a), largest, a_high, a_low, stream), "split_half");
+  check(kernels::split_half(b.rows, b.cols, rows(b), largest.get() + 1, b_high, b_low, stream), "split_half");
+  check(kernels::split_factors(alpha, beta, largest, largest.get() + 1, factors, stream), "split_factors");
+  const Index inner = op_a == Op::none ? a.cols : a.rows;
+  const auto multiply = [&](const __half* x, const __half* y, Index factor, Index keep) {
+    check(cublasGemmEx_64(context_.blas(), operation(op_b), operation(op_a), c.cols, c.rows, inner, factors.get() + factor,
+                          y, CUDA_R_16F, b.cols, x, CUDA_R_16F, a.cols, factors.get() + keep, c.data, CUDA_R_32F,
+                          leading(c.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
+  };
+  const DeviceScalars scalars(context_.blas());
+  multiply(a_low, b_high, 1, 2);  // small terms first: their sum rounds less
+  multiply(a_high, b_low, 1, 3);
+  multiply(a_high, b_high, 0, 3);
+}
+
+void Products::full(float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta, View c) const {
+  const Index inner = op_a == Op::none ? a.cols : a.rows;
+  const bool large = flops_of(a, op_a, c) >= kSplitFlops && std::min({inner, c.rows, c.cols}) >= kSplitSide;
+  // Without 16-byte rows the matrix units are out of reach.
+  const bool aligned = a.cols % 8 == 0 && b.cols % 8 == 0 && c.cols % 4 == 0;
+  if (large && aligned) split(alpha, a, op_a, b, op_b, beta, c);
+  else single(Precision::f32, alpha, a, op_a, b, op_b, beta, c);
+}
+
+void CudaBackend::do_gemm(double alpha, ConstView a, Op op_a, ConstView b, Op op_b, double beta, View c,
+                          Accuracy accuracy) {
+  const Bind bind(*context_);
+  const auto left = static_cast<float>(alpha), keep = static_cast<float>(beta);
+  if ((op_a == Op::none ? a.cols : a.rows) == 0)
+    return check(kernels::scale(c.rows, c.cols, keep, rows(c), context_->stream()), "scale");
+  const bool reduced = accuracy == Accuracy::reduced && precision_ != Precision::f32;
+  if (reduced && flops_of(a, op_a, c) >= kReducedFlops)
+    products_.single(Precision::tf32, left, a, op_a, b, op_b, keep, c);
+  else products_.full(left, a, op_a, b, op_b, keep, c);
+}
+
+// Products of two 16-bit floats are exact in f32, so the sums are the only rounding. Blocks of rows of the upper
+// triangle leave out nearly half of the work.
+void CudaBackend::do_gram_update(TypedView x, View gram) {
+  const Bind bind(*context_);
+  if (x.dtype == DType::f32) {
+    const ConstView wide{static_cast<const float*>(x.data), x.rows, x.cols, x.stride};
+    return products_.full(1, wide, Op::transpose, wide, Op::none, 1, gram);
+  }
+  const float one = 1;
+  const auto* data = static_cast<const std::uint16_t*>(x.data);
+  const cudaDataType_t type = data_type(x.dtype);
+  const Index stride = leading(x.stride);
+  for (Index begin = 0; begin < x.cols; begin += kTriangleBlock) {
+    const Index height = std::min(kTriangleBlock, x.cols - begin), width = x.cols - begin;
+    check(cublasGemmEx_64(context_->blas(), CUBLAS_OP_N, CUBLAS_OP_T, width, height, x.rows, &one, data + begin, type,
+                          stride, data + begin, type, stride, &one, gram.row(begin) + begin, CUDA_R_32F,
+                          leading(gram.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
+  }
+}
+
+// f64 products of f64 copies, blocks of rows of e against blocks of columns of the Gram matrix.
+double CudaBackend::do_quadratic(ConstView e, ConstView gram) {
+  const Bind bind(*context_);
+  const Index d = gram.cols, most_rows = std::min(kQuadraticRows, e.rows), most_cols = std::min(kQuadraticCols, d);
+  const Temporary<double> left(*context_, most_rows * d), right(*context_, most_cols * d),
+      product(*context_, most_rows * most_cols), partials(*context_, kernels::kPartials), sum(*context_, 1);
+  const cudaStream_t stream = context_->stream();
+  const double one = 1, zero = 0;
+  check(cudaMemsetAsync(sum, 0, sizeof(double), stream), "cudaMemsetAsync");
+  for (Index row = 0; row < e.rows; row += most_rows) {
+    const ConstView block = e.row_slice(row, std::min(most_rows, e.rows - row));
+    check(kernels::to_double(block.rows, d, rows(block), left, stream), "to_double");
+    for (Index col = 0; col < d; col += most_cols) {
+      const Index cols = std::min(most_cols, d - col);
+      check(kernels::to_double(cols, d, rows(gram.row_slice(col, cols)), right, stream), "to_double");  // symmetric
+      check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, d, &one, right, d, left, d, &zero,
+                           product, cols),
+            "cublasDgemm");
+      check(kernels::dot_double(block.rows, cols, product, rows(block.col_slice(col, cols)), partials, sum, stream), "dot");
+    }
+  }
+  double total = 0;
+  context_->fetch(sum.get(), &total, sizeof total);
+  return total;
+}
+
+}  // namespace sparlow::cuda
