@@ -33,26 +33,28 @@ void CudaGramFactor::require_ready(const char* call) const {
 }
 
 bool CudaGramFactor::halves(Index rows) const {
-  return precision_ == Precision::f16 && gram_.rows >= kSmall && rows > kThin && shift_ > 0;
+  return precision_ == Precision::f16 && half_ready_ && rows > kThin;
 }
 
 bool CudaGramFactor::can_update(double shift) const {
-  return ready_ && halves(kThin + 1) && shift > shift_ && shift <= kLargestRatio * shift_ && updates_ < kLargestUpdates;
+  return ready_ && halves(kThin + 1) && shift > current_ && shift <= kLargestRatio * current_ &&
+         updates_ < kLargestUpdates;
 }
 
-void CudaGramFactor::set_shift(double shift) {
-  if (ready_ && shift == shift_) return;
+void CudaGramFactor::do_set_shift(double shift) {
+  if (ready_ && shift == current_) return;
   const Context::Bind bind(*context_);
   if (can_update(shift)) {
-    update(shift / shift_);
+    update(shift / current_);
     ++updates_;
   } else {
     ready_ = false;
     invert(shift);
     updates_ = 0;
   }
-  shift_ = shift;
-  if (halves(kThin + 1)) make_half();
+  current_ = shift;
+  half_ready_ = precision_ == Precision::f16 && gram_.rows >= kSmall && shift > 0;
+  if (half_ready_) make_half();
   ready_ = true;
 }
 
@@ -103,12 +105,11 @@ void CudaGramFactor::make_half() {
   check(kernels::to_half(n, n, rows(ConstView(smoother())), half(), context_->stream()), "to_half");
 }
 
-void CudaGramFactor::apply_inverse(ConstView x, View y) {
+void CudaGramFactor::do_apply_inverse(ConstView x, View y) {
   require_ready("apply_inverse");
-  if (x.empty()) return;
   const Context::Bind bind(*context_);
-  if (shift_ == 0) return products_.full(1, x, Op::none, smoother(), Op::none, 0, y);
-  const float scale = static_cast<float>(1 / shift_);  // p = (I - m) / shift
+  if (current_ == 0) return products_.full(1, x, Op::none, smoother(), Op::none, 0, y);
+  const float scale = static_cast<float>(1 / current_);  // p = (I - m) / shift
   check(cudaMemcpy2DAsync(y.data, y.stride * sizeof(float), x.data, x.stride * sizeof(float), x.cols * sizeof(float),
                           x.rows, cudaMemcpyDeviceToDevice, context_->stream()),
         "cudaMemcpy2DAsync");
@@ -121,11 +122,10 @@ void CudaGramFactor::smooth_scaled(ConstView x, View y, float* unscale) {
   products_.half(1, operand, half(), x.cols, 0, y);
 }
 
-void CudaGramFactor::apply_smoother(ConstView x, View y) {
+void CudaGramFactor::do_apply_smoother(ConstView x, View y) {
   require_ready("apply_smoother");
-  if (x.empty()) return;
   const Context::Bind bind(*context_);
-  if (shift_ == 0) {
+  if (current_ == 0) {
     check(cudaMemcpy2DAsync(y.data, y.stride * sizeof(float), x.data, x.stride * sizeof(float), x.cols * sizeof(float),
                             x.rows, cudaMemcpyDeviceToDevice, context_->stream()),
           "cudaMemcpy2DAsync");

@@ -11,15 +11,16 @@ class CudaGramFactor final : public GramFactor {
   CudaGramFactor(std::shared_ptr<Context> context, const Precision& precision, ConstView gram);
 
   ConstView matrix() const override { return gram_; }
-  void set_shift(double shift) override;
-  double shift() const override { return shift_; }
-  void apply_inverse(ConstView x, View y) override;
-  void apply_smoother(ConstView x, View y) override;
 
   // Whether a product with this many rows is worth converting to f16.
   bool halves(Index rows) const;
   // y_i unscale_i = x_i m for every row i, f16 operands. unscale holds x.rows floats.
   void smooth_scaled(ConstView x, View y, float* unscale);
+
+ protected:
+  void do_set_shift(double shift) override;
+  void do_apply_inverse(ConstView x, View y) override;
+  void do_apply_smoother(ConstView x, View y) override;
 
  private:
   View smoother() const { return {static_cast<float*>(smoother_.get()), gram_.rows, gram_.rows}; }
@@ -35,9 +36,9 @@ class CudaGramFactor final : public GramFactor {
   Products products_;
   ConstView gram_;
   std::shared_ptr<void> smoother_, half_;  // shift 0: smoother_ holds the inverse instead
-  double shift_ = 0;
+  double current_ = 0;  // the shift that smoother_ was made for
   int updates_ = 0;  // since the last factorisation
-  bool ready_ = false;
+  bool ready_ = false, half_ready_ = false;
 };
 
 }  // namespace sparlow::cuda
