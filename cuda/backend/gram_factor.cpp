@@ -28,10 +28,6 @@ CudaGramFactor::CudaGramFactor(std::shared_ptr<Context> context, const Precision
   smoother_ = context_->allocate(static_cast<std::size_t>(gram.size()) * sizeof(float));
 }
 
-void CudaGramFactor::require_ready(const char* call) const {
-  if (!ready_) fail(ErrorCode::internal, call, " before set_shift");
-}
-
 bool CudaGramFactor::halves(Index rows) const {
   return precision_ == Precision::f16 && half_ready_ && rows > kThin;
 }
@@ -42,7 +38,6 @@ bool CudaGramFactor::can_update(double shift) const {
 }
 
 void CudaGramFactor::do_set_shift(double shift) {
-  if (ready_ && shift == current_) return;
   const Context::Bind bind(*context_);
   if (can_update(shift)) {
     update(shift / current_);
@@ -80,8 +75,7 @@ void CudaGramFactor::invert(double shift) {
   if (pivot != 0)
     fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (pivot ", pivot, " of ", n, ")");
   check(cusolverDnSpotri(context_->solver(), triangle, size, x.data, size, work, length, info), "potri");
-  const float factor = shift > 0 ? -static_cast<float>(shift) : 1.0f;
-  check(kernels::mirror_affine(n, shift > 0 ? 1.0f : 0.0f, factor, rows(x), context_->stream()), "mirror_affine");
+  check(kernels::mirror_affine(n, 1, -static_cast<float>(shift), rows(x), context_->stream()), "mirror_affine");
 }
 
 // m' = c0 m + m (c1 m + c2 m m): two f16 products instead of a factorisation.
@@ -91,11 +85,10 @@ void CudaGramFactor::update(double ratio) {
   const cudaStream_t stream = context_->stream();
   const Temporary<float> square(*context_, n * n);
   const Temporary<__half> tail(*context_, n * n);
-  const View square_view{square, n, n};
-  products_.half(1, half(), half(), n, 0, square_view);
-  check(kernels::axpby(n, n, static_cast<float>(c1), rows(ConstView(smoother())), static_cast<float>(c2), rows(square_view), stream),
-        "axpby");
-  check(kernels::to_half(n, n, rows(ConstView(square_view)), tail, stream), "to_half");
+  products_.half(1, half(), half(), n, 0, View(square, n, n));
+  check(kernels::sum_to_half(n, n, static_cast<float>(c1), rows(ConstView(smoother())), static_cast<float>(c2), square,
+                             tail, stream),
+        "sum_to_half");
   products_.half(1, half(), tail, n, static_cast<float>(c0), smoother());
 }
 
@@ -105,17 +98,6 @@ void CudaGramFactor::make_half() {
   check(kernels::to_half(n, n, rows(ConstView(smoother())), half(), context_->stream()), "to_half");
 }
 
-void CudaGramFactor::do_apply_inverse(ConstView x, View y) {
-  require_ready("apply_inverse");
-  const Context::Bind bind(*context_);
-  if (current_ == 0) return products_.full(1, x, Op::none, smoother(), Op::none, 0, y);
-  const float scale = static_cast<float>(1 / current_);  // p = (I - m) / shift
-  check(cudaMemcpy2DAsync(y.data, y.stride * sizeof(float), x.data, x.stride * sizeof(float), x.cols * sizeof(float),
-                          x.rows, cudaMemcpyDeviceToDevice, context_->stream()),
-        "cudaMemcpy2DAsync");
-  products_.full(-scale, x, Op::none, smoother(), Op::none, scale, y);
-}
-
 void CudaGramFactor::smooth_scaled(ConstView x, View y, float* unscale) {
   const Temporary<__half> operand(*context_, x.size());
   check(kernels::rows_to_half(x.rows, x.cols, rows(x), operand, unscale, context_->stream()), "rows_to_half");
@@ -123,14 +105,8 @@ void CudaGramFactor::smooth_scaled(ConstView x, View y, float* unscale) {
 }
 
 void CudaGramFactor::do_apply_smoother(ConstView x, View y) {
-  require_ready("apply_smoother");
+  if (!ready_) fail(ErrorCode::internal, "apply_smoother before set_shift");
   const Context::Bind bind(*context_);
-  if (current_ == 0) {
-    check(cudaMemcpy2DAsync(y.data, y.stride * sizeof(float), x.data, x.stride * sizeof(float), x.cols * sizeof(float),
-                            x.rows, cudaMemcpyDeviceToDevice, context_->stream()),
-          "cudaMemcpy2DAsync");
-    return;
-  }
   if (halves(x.rows)) {
     const Temporary<float> unscale(*context_, x.rows);
     smooth_scaled(x, y, unscale);

@@ -19,13 +19,11 @@ class CudaGramFactor final : public GramFactor {
 
  protected:
   void do_set_shift(double shift) override;
-  void do_apply_inverse(ConstView x, View y) override;
   void do_apply_smoother(ConstView x, View y) override;
 
  private:
   View smoother() const { return {static_cast<float*>(smoother_.get()), gram_.rows, gram_.rows}; }
   __half* half() const { return static_cast<__half*>(half_.get()); }
-  void require_ready(const char* call) const;
   bool can_update(double shift) const;
   void update(double ratio);
   void invert(double shift);
@@ -35,7 +33,7 @@ class CudaGramFactor final : public GramFactor {
   const Precision& precision_;
   Products products_;
   ConstView gram_;
-  std::shared_ptr<void> smoother_, half_;  // shift 0: smoother_ holds the inverse instead
+  std::shared_ptr<void> smoother_, half_;
   double current_ = 0;  // the shift that smoother_ was made for
   int updates_ = 0;  // since the last factorisation
   bool ready_ = false, half_ready_ = false;

@@ -91,10 +91,10 @@ cudaError_t to_half(Size rows, Size cols, ConstFloats x, __half* out, cudaStream
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { store<1>(out + i * cols + j, load<1>(x.row(i) + j)); });
 }
 
-cudaError_t sum_to_half(Size rows, Size cols, float factor, ConstFloats x, const float* y, __half* out,
+cudaError_t sum_to_half(Size rows, Size cols, float alpha, ConstFloats x, float beta, const float* y, __half* out,
                         cudaStream_t stream) {
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
-    out[i * cols + j] = __float2half_rn(x.row(i)[j] + factor * y[i * cols + j]);
+    out[i * cols + j] = __float2half_rn(alpha * x.row(i)[j] + beta * y[i * cols + j]);
   });
 }
 

@@ -49,8 +49,8 @@ cudaError_t mirror_affine(Size size, float offset, float factor, Floats x, cudaS
 // convert.cu -------------------------------------------------------------------------------------------------
 // out = half(x); out rows are `cols` apart in all three
 cudaError_t to_half(Size rows, Size cols, ConstFloats x, __half* out, cudaStream_t stream);
-// out = half(x + factor y), y rows `cols` apart
-cudaError_t sum_to_half(Size rows, Size cols, float factor, ConstFloats x, const float* y, __half* out,
+// out = half(alpha x + beta y), y rows `cols` apart
+cudaError_t sum_to_half(Size rows, Size cols, float alpha, ConstFloats x, float beta, const float* y, __half* out,
                         cudaStream_t stream);
 // Row i times a power of two that brings its largest entry near 2^14; unscale_i undoes it.
 cudaError_t rows_to_half(Size rows, Size cols, ConstFloats x, __half* out, float* unscale, cudaStream_t stream);
