@@ -28,10 +28,19 @@ class Products {
   void split(float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta, View c) const;
   // c = alpha a b + beta c; a (rows x inner) and b (inner x cols) f16 without gaps
   void half(float alpha, const __half* a, const __half* b, Index inner, float beta, View c) const;
+  // The same for square a and b whose product is symmetric
+  void half_symmetric(float alpha, const __half* a, const __half* b, float beta, View c) const;
+  // Upper triangle of c = v v^T to f32 accuracy, v upper triangular with zeros below
+  void outer_upper(ConstView v, View c) const;
   // To f32 accuracy by whichever of single and split is faster.
   void full(float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta, View c) const;
 
  private:
+  class Split;
+  // c = factors[0, 1] op(a) op(b) + factors[2] c from the halves at the given offsets
+  void multiply_split(const Split& a, Index a_offset, Op op_a, const Split& b, Index b_offset, Op op_b, Index inner,
+                      const float* factors, View c) const;
+
   Context& context_;
 };
 

@@ -1,8 +1,9 @@
 #include "backend/gram_factor.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cmath>
+
+#include "backend/inverse.hpp"
 
 namespace sparlow::cuda {
 namespace {
@@ -10,7 +11,8 @@ namespace {
 constexpr Index kSmall = 256;         // factors below are inverted afresh and multiplied in f32
 constexpr double kLargestRatio = 1.4; // of shifts, for an update by polynomial: error below 1.2e-3
 constexpr int kLargestUpdates = 16;   // their rounding errors add up
-constexpr Index kThin = 256;          // rows below which converting to f16 costs more than it saves
+constexpr Index kThin = 256;          // rows up to which converting to f16 costs more than it saves ...
+constexpr Index kWide = 2048;         // ... unless reading the smoother is what takes the time
 
 // Degree-2 fit on [0, 1] of g(m) = 1 / (ratio - (ratio - 1) m), through its Chebyshev points: g = c0 + c1 m + c2 m^2.
 // With ratio = new / old shift, the new smoother is m g(m): a smooth, relatively small change of every eigenvalue.
@@ -29,7 +31,7 @@ CudaGramFactor::CudaGramFactor(std::shared_ptr<Context> context, const Precision
 }
 
 bool CudaGramFactor::halves(Index rows) const {
-  return precision_ == Precision::f16 && half_ready_ && rows > kThin;
+  return precision_ == Precision::f16 && half_ready_ && (rows > kThin || gram_.rows >= kWide);
 }
 
 bool CudaGramFactor::can_update(double shift) const {
@@ -55,26 +57,13 @@ void CudaGramFactor::do_set_shift(double shift) {
 
 void CudaGramFactor::invert(double shift) {
   const Index n = gram_.rows;
-  const int size = static_cast<int>(n);
   const View x = smoother();
   check(cudaMemcpy2DAsync(x.data, x.stride * sizeof(float), gram_.data, gram_.stride * sizeof(float), n * sizeof(float),
                           n, cudaMemcpyDeviceToDevice, context_->stream()),
         "cudaMemcpy2DAsync");
   check(kernels::add_to_diagonal(n, static_cast<float>(shift), rows(x), context_->stream()), "add_to_diagonal");
-  // LAPACK's lower triangle is the upper one of a row-major matrix.
-  constexpr cublasFillMode_t triangle = CUBLAS_FILL_MODE_LOWER;
-  int factor_length = 0, inverse_length = 0;
-  check(cusolverDnSpotrf_bufferSize(context_->solver(), triangle, size, x.data, size, &factor_length), "potrf");
-  check(cusolverDnSpotri_bufferSize(context_->solver(), triangle, size, x.data, size, &inverse_length), "potri");
-  const Temporary<float> work(*context_, std::max({factor_length, inverse_length, 1}));
-  const Temporary<int> info(*context_, 1);
-  const int length = std::max(factor_length, inverse_length);
-  check(cusolverDnSpotrf(context_->solver(), triangle, size, x.data, size, work, length, info), "potrf");
-  int pivot = 0;
-  context_->fetch(info.get(), &pivot, sizeof pivot);
-  if (pivot != 0)
-    fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (pivot ", pivot, " of ", n, ")");
-  check(cusolverDnSpotri(context_->solver(), triangle, size, x.data, size, work, length, info), "potri");
+  if (!invert_positive(*context_, products_, x))
+    fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (", n, " x ", n, ")");
   check(kernels::mirror_affine(n, 1, -static_cast<float>(shift), rows(x), context_->stream()), "mirror_affine");
 }
 
@@ -85,11 +74,11 @@ void CudaGramFactor::update(double ratio) {
   const cudaStream_t stream = context_->stream();
   const Temporary<float> square(*context_, n * n);
   const Temporary<__half> tail(*context_, n * n);
-  products_.half(1, half(), half(), n, 0, View(square, n, n));
+  products_.half_symmetric(1, half(), half(), 0, View(square, n, n));
   check(kernels::sum_to_half(n, n, static_cast<float>(c1), rows(ConstView(smoother())), static_cast<float>(c2), square,
                              tail, stream),
         "sum_to_half");
-  products_.half(1, half(), tail, n, static_cast<float>(c0), smoother());
+  products_.half_symmetric(1, half(), tail, static_cast<float>(c0), smoother());
 }
 
 void CudaGramFactor::make_half() {

@@ -10,6 +10,8 @@ constexpr double kSplitFlops = 4e9;    // smaller products gain nothing from spl
 constexpr Index kSplitSide = 256;
 constexpr double kReducedFlops = 2e7;  // smaller ones take the same time in f32
 constexpr Index kTriangleBlock = 512;
+constexpr Index kSymmetricSide = 8192, kSymmetricBlock = 2048;
+constexpr Index kOuterBlock = 1024;
 constexpr Index kQuadraticRows = 2048, kQuadraticCols = 2048;
 
 // Scalars of products come from device memory in this scope.
@@ -54,29 +56,71 @@ void Products::half(float alpha, const __half* a, const __half* b, Index inner, 
         "cublasGemmEx");
 }
 
-void Products::split(float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta, View c) const {
-  const cudaStream_t stream = context_.stream();
-  const Temporary<unsigned> largest(context_, 2);
-  const Temporary<float> factors(context_, 4);
-  const Temporary<__half> left(context_, 2 * a.size()), right(context_, 2 * b.size());
-  __half *a_high = left, *a_low = a_high + a.size(), *b_high = right, *b_low = b_high + b.size();
-  check(cudaMemsetAsync(largest, 0, 2 * sizeof(unsigned), stream), "cudaMemsetAsync");
-  check(kernels::largest_bits(a.rows, a.cols, rows(a), largest, stream), "largest_bits");
-  check(kernels::largest_bits(b.rows, b.cols, rows(b), largest.get() + 1, stream), "largest_bits");
-  check(kernels::split_half(a.rows, a.cols, rows(a), largest, a_high, a_low, stream), "split_half");
-  check(kernels::split_half(b.rows, b.cols, rows(b), largest.get() + 1, b_high, b_low, stream), "split_half");
-  check(kernels::split_factors(alpha, beta, largest, largest.get() + 1, factors, stream), "split_factors");
-  const Index inner = op_a == Op::none ? a.cols : a.rows;
-  const auto multiply = [&](const __half* x, const __half* y, Index factor, Index keep) {
-    check(cublasGemmEx_64(context_.blas(), operation(op_b), operation(op_a), c.cols, c.rows, inner, factors.get() + factor,
-                          y, CUDA_R_16F, b.cols, x, CUDA_R_16F, a.cols, factors.get() + keep, c.data, CUDA_R_32F,
+void Products::half_symmetric(float alpha, const __half* a, const __half* b, float beta, View c) const {
+  const Index n = c.rows;
+  if (n < kSymmetricSide) return half(alpha, a, b, n, beta, c);
+  for (Index begin = 0; begin < n; begin += kSymmetricBlock) {
+    const Index height = std::min(kSymmetricBlock, n - begin);
+    check(cublasGemmEx_64(context_.blas(), CUBLAS_OP_N, CUBLAS_OP_N, n - begin, height, n, &alpha, b + begin, CUDA_R_16F,
+                          n, a + begin * n, CUDA_R_16F, n, &beta, c.row(begin) + begin, CUDA_R_32F, leading(c.stride),
+                          CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
+  }
+  check(kernels::symmetrise(n, rows(c), context_.stream()), "symmetrise");
+}
+
+// Two halves of a matrix and what a product of two of them needs to undo their scale.
+class Products::Split {
+ public:
+  Split(Context& context, ConstView x) : largest_(context, 1), halves_(context, 2 * x.size()), x_(x) {
+    const cudaStream_t stream = context.stream();
+    check(cudaMemsetAsync(largest_, 0, sizeof(unsigned), stream), "cudaMemsetAsync");
+    check(kernels::largest_bits(x.rows, x.cols, rows(x), largest_, stream), "largest_bits");
+    check(kernels::split_half(x.rows, x.cols, rows(x), largest_, halves_, halves_.get() + x.size(), stream), "split_half");
+  }
+  const __half* high() const { return halves_; }
+  const __half* low() const { return halves_.get() + x_.size(); }
+  const unsigned* largest() const { return largest_; }
+  Index stride() const { return x_.cols; }
+
+ private:
+  Temporary<unsigned> largest_;
+  Temporary<__half> halves_;
+  ConstView x_;
+};
+
+void Products::multiply_split(const Split& a, Index a_offset, Op op_a, const Split& b, Index b_offset, Op op_b,
+                              Index inner, const float* factors, View c) const {
+  const DeviceScalars scalars(context_.blas());
+  const auto multiply = [&](const __half* x, const __half* y, const float* factor, const float* keep) {
+    check(cublasGemmEx_64(context_.blas(), operation(op_b), operation(op_a), c.cols, c.rows, inner, factor, y + b_offset,
+                          CUDA_R_16F, b.stride(), x + a_offset, CUDA_R_16F, a.stride(), keep, c.data, CUDA_R_32F,
                           leading(c.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
           "cublasGemmEx");
   };
-  const DeviceScalars scalars(context_.blas());
-  multiply(a_low, b_high, 1, 2);  // small terms first: their sum rounds less
-  multiply(a_high, b_low, 1, 3);
-  multiply(a_high, b_high, 0, 3);
+  multiply(a.low(), b.high(), factors + 1, factors + 2);  // small terms first: their sum rounds less
+  multiply(a.high(), b.low(), factors + 1, factors + 3);
+  multiply(a.high(), b.high(), factors, factors + 3);
+}
+
+void Products::split(float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta, View c) const {
+  const Split left(context_, a), right(context_, b);
+  const Temporary<float> factors(context_, 4);
+  check(kernels::split_factors(alpha, beta, left.largest(), right.largest(), factors, context_.stream()), "split_factors");
+  multiply_split(left, 0, op_a, right, 0, op_b, op_a == Op::none ? a.cols : a.rows, factors, c);
+}
+
+void Products::outer_upper(ConstView v, View c) const {
+  const Index n = v.rows;
+  if (n < kOuterBlock || n % 8 != 0) return single(Precision::f32, 1, v, Op::none, v, Op::transpose, 0, c);
+  const Split halves(context_, v);
+  const Temporary<float> factors(context_, 4);
+  check(kernels::split_factors(1, 0, halves.largest(), halves.largest(), factors, context_.stream()), "split_factors");
+  for (Index begin = 0; begin < n; begin += kOuterBlock) {
+    const Index height = std::min(kOuterBlock, n - begin), corner = begin * (n + 1);  // v is zero left of it
+    const View out = c.row_slice(begin, height).col_slice(begin, n - begin);
+    multiply_split(halves, corner, Op::none, halves, corner, Op::transpose, n - begin, factors, out);
+  }
 }
 
 void Products::full(float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta, View c) const {

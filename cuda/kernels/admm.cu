@@ -1,6 +1,6 @@
 // The elementwise part of an ADMM iteration. Letters as in AdmmStep: a = (t on the mask, -t off it), x = a - s.
 #include "launch.cuh"
-#include "two_of_four.cuh"
+#include "rank.cuh"
 
 namespace sparlow::cuda::kernels {
 namespace {

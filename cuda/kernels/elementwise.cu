@@ -4,7 +4,8 @@ namespace sparlow::cuda::kernels {
 
 cudaError_t axpby(Size rows, Size cols, float alpha, ConstFloats x, float beta, Floats y, cudaStream_t stream) {
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
-    y.row(i)[j] = alpha * x.row(i)[j] + beta * y.row(i)[j];
+    const float scaled = alpha * x.row(i)[j];
+    y.row(i)[j] = beta == 0 ? scaled : scaled + beta * y.row(i)[j];
   });
 }
 
@@ -27,9 +28,8 @@ cudaError_t scale_rows(Size rows, Size cols, Floats x, const float* factors, cud
 cudaError_t scale_by_mask(Size rows, Size cols, Floats x, ConstBytes mask, float kept, float pruned,
                           cudaStream_t stream) {
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
-    const float value = x.row(i)[j];
-    if (mask.row(i)[j]) x.row(i)[j] = kept * value;
-    else x.row(i)[j] = pruned == 0 ? 0.0f : pruned * value;  // 0 * x would leave -0 and keep NaN
+    const float factor = mask.row(i)[j] ? kept : pruned;
+    x.row(i)[j] = factor == 0 ? 0.0f : factor * x.row(i)[j];  // 0 * x would leave -0 and keep NaN
   });
 }
 

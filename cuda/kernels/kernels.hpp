@@ -83,7 +83,7 @@ cudaError_t dot_double(Size rows, Size cols, const double* x, ConstFloats y, dou
 // project.cu, select.cu --------------------------------------------------------------------------------------
 // Largest n of every m consecutive entries of a row; of equal entries the lower index wins.
 cudaError_t project_groups(Size rows, Size cols, int n, int m, ConstFloats score, Bytes mask, cudaStream_t stream);
-// Largest `kept` entries of every row, 0 < kept < cols. NaN counts as infinite.
+// Largest `kept` entries of every row, 0 < kept < cols. NaN ranks first.
 cudaError_t select_in_rows(Size rows, Size cols, Size kept, ConstFloats score, Bytes mask, cudaStream_t stream);
 // Largest `kept` entries of the matrix, 0 < kept < rows cols.
 Size select_workspace(Size rows);  // bytes

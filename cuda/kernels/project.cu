@@ -1,5 +1,5 @@
 #include "launch.cuh"
-#include "two_of_four.cuh"
+#include "rank.cuh"
 
 namespace sparlow::cuda::kernels {
 namespace {
@@ -20,10 +20,10 @@ cudaError_t project_groups(Size rows, Size cols, int n, int m, ConstFloats score
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
     const float* group = score.row(i) + j / m * m;
     const int own = static_cast<int>(j % m);
-    const float value = fabsf(group[own]);
+    const unsigned value = rank_value(group[own]);
     int better = 0;
     for (int k = 0; k < m; ++k) {
-      const float other = fabsf(group[k]);
+      const unsigned other = rank_value(group[k]);
       better += other > value || (k < own && other == value);
     }
     mask.row(i)[j] = better < n;

@@ -1,21 +1,19 @@
 // Top-k by radix select on the bit patterns of |x|, which order like the values. Eight bits a pass narrow the k-th
 // largest pattern down; of the entries equal to it the lowest indices stay.
 #include "launch.cuh"
+#include "rank.cuh"
 
 namespace sparlow::cuda::kernels {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kBins = 256;
-constexpr unsigned kInfinite = 0x7f800000u;
 
 // Pattern bits above `shift` found so far, and how many entries at or below them are still to be kept.
 struct Choice {
   unsigned prefix;
   unsigned long long wanted;
 };
-
-__device__ unsigned pattern(float x) { return min(__float_as_uint(fabsf(x)), kInfinite); }  // NaN ranks first
 
 __device__ bool matches(unsigned bits, unsigned prefix, int shift) {
   return shift == 24 || (bits >> (shift + 8)) == (prefix >> (shift + 8));
@@ -33,7 +31,7 @@ __device__ Choice descend(Choice choice, const Count* histogram, int shift) {
 
 __device__ void count_row(const float* row, Size cols, unsigned prefix, int shift, unsigned* histogram) {
   for (Size j = threadIdx.x; j < cols; j += kThreads) {
-    const unsigned bits = pattern(row[j]);
+    const unsigned bits = rank_value(row[j]);
     if (matches(bits, prefix, shift)) atomicAdd(&histogram[(bits >> shift) & 255], 1u);
   }
 }
@@ -41,7 +39,7 @@ __device__ void count_row(const float* row, Size cols, unsigned prefix, int shif
 // Entries of the row equal to the threshold; the same number for every thread.
 __device__ unsigned ties_of_row(const float* row, Size cols, unsigned threshold, unsigned* shared) {
   unsigned ties = 0;
-  for (Size j = threadIdx.x; j < cols; j += kThreads) ties += pattern(row[j]) == threshold;
+  for (Size j = threadIdx.x; j < cols; j += kThreads) ties += rank_value(row[j]) == threshold;
   return block_sum(ties, shared);
 }
 
@@ -52,7 +50,7 @@ __device__ void mark_row(const float* row, Size cols, unsigned threshold, unsign
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   for (Size start = 0; start < cols; start += kThreads) {
     const Size j = start + threadIdx.x;
-    const unsigned bits = j < cols ? pattern(row[j]) : 0;
+    const unsigned bits = j < cols ? rank_value(row[j]) : 0;
     const bool tie = j < cols && bits == threshold;
     const unsigned votes = __ballot_sync(0xffffffffu, tie);
     __syncthreads();  // the previous chunk's counts have been read
