@@ -1,4 +1,4 @@
-"""Synthetic layers with the traits of real ones: correlated inputs with a heavy-tailed spectrum and outlier channels."""
+"""Synthetic layers with the traits of real ones: correlated inputs, heavy-tailed spectrum, outlier channels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 import sparlow
 
 
-def layer(d_out: int, d_in: int, *, device: str, seed: int = 0, tokens: int | None = None) -> tuple[Tensor, Tensor, int]:
+def layer(d_out: int, d_in: int, *, device: str, seed: int = 0) -> tuple[Tensor, Tensor, int]:
     """A weight [d_out, d_in], the Gram matrix [d_in, d_in] of its inputs (both float32) and the number of tokens."""
     random = torch.Generator(device=device).manual_seed(seed)
-    tokens = tokens or 2 * d_in
+    tokens = 2 * d_in
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=random, device=device)
