@@ -73,9 +73,10 @@ void CudaBackend::do_symmetrise(View gram) {
   check(kernels::symmetrise(gram.rows, rows(gram), context_->stream()), "symmetrise");
 }
 
-void CudaBackend::do_normalise_gram(ConstView gram, ConstView inverse_scale, View out) {
+void CudaBackend::do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) {
   const Bind bind(*context_);
-  check(kernels::normalise_gram(gram.rows, rows(gram), inverse_scale.data, rows(out), context_->stream()), "normalise_gram");
+  check(kernels::normalise_gram(gram.rows, rows(gram), inverse_scale.data, diagonal.data, rows(out), context_->stream()),
+        "normalise_gram");
 }
 
 void CudaBackend::do_axpby(double alpha, ConstView x, double beta, View y) {

@@ -93,6 +93,12 @@ void CudaGramFactor::smooth_scaled(ConstView x, View y, float* unscale) {
   products_.half(1, operand, half(), x.cols, 0, y);
 }
 
+void CudaGramFactor::do_smoother_diagonal(View out) {
+  if (!ready_) fail(ErrorCode::internal, "smoother_diagonal before set_shift");
+  const Context::Bind bind(*context_);
+  check(kernels::gather(gram_.rows, {smoother().data, gram_.rows + 1}, out.data, context_->stream()), "gather");
+}
+
 void CudaGramFactor::do_apply_smoother(ConstView x, View y) {
   if (!ready_) fail(ErrorCode::internal, "apply_smoother before set_shift");
   const Context::Bind bind(*context_);

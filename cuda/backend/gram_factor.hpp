@@ -20,6 +20,7 @@ class CudaGramFactor final : public GramFactor {
  protected:
   void do_set_shift(double shift) override;
   void do_apply_smoother(ConstView x, View y) override;
+  void do_smoother_diagonal(View out) override;
 
  private:
   View smoother() const { return {static_cast<float*>(smoother_.get()), gram_.rows, gram_.rows}; }

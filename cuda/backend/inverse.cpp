@@ -8,7 +8,7 @@ namespace sparlow::cuda {
 namespace {
 
 constexpr Index kBlock = 256;
-constexpr float kSmallestPivot = 4 * 6e-8f;  // squared pivots of a unit-diagonal matrix below this are rounding
+constexpr float kSmallestPivot = 4 * 6e-8f;  // squared pivots below this part of their diagonal entry are rounding
 
 // Row-major upper triangles are LAPACK's lower ones.
 constexpr cublasFillMode_t kTriangle = CUBLAS_FILL_MODE_LOWER;
@@ -17,16 +17,18 @@ bool factorise(Context& context, View x) {
   const int size = static_cast<int>(x.rows);
   int length = 0;
   check(cusolverDnSpotrf_bufferSize(context.solver(), kTriangle, size, x.data, size, &length), "potrf");
-  const Temporary<float> work(context, std::max(length, 1)), diagonal(context, x.rows);
+  const Temporary<float> work(context, std::max(length, 1)), diagonals(context, 2 * x.rows);
   const Temporary<int> info(context, 1);
+  const ConstFloats diagonal{x.data, x.stride + 1};
+  check(kernels::gather(x.rows, diagonal, diagonals, context.stream()), "gather");
   check(cusolverDnSpotrf(context.solver(), kTriangle, size, x.data, size, work, length, info), "potrf");
-  check(kernels::gather(x.rows, {x.data, x.stride + 1}, diagonal, context.stream()), "gather");
+  check(kernels::gather(x.rows, diagonal, diagonals.get() + x.rows, context.stream()), "gather");
   int pivot = 0;
   context.fetch(info.get(), &pivot, sizeof pivot);
-  std::vector<float> pivots(static_cast<std::size_t>(x.rows));
-  context.fetch(diagonal.get(), pivots.data(), pivots.size() * sizeof(float));
-  const auto sound = [](float p) { return p * p > kSmallestPivot; };
-  return pivot == 0 && std::all_of(pivots.begin(), pivots.end(), sound);
+  std::vector<float> values(static_cast<std::size_t>(2 * x.rows));
+  context.fetch(diagonals.get(), values.data(), values.size() * sizeof(float));
+  const auto sound = [](float before, float root) { return root * root > kSmallestPivot * before; };
+  return pivot == 0 && std::equal(values.begin(), values.begin() + x.rows, values.begin() + x.rows, sound);
 }
 
 // Diagonal blocks of v become the inverses of those of u; v is the identity before.

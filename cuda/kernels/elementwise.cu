@@ -37,10 +37,11 @@ cudaError_t nonzeros(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { mask.row(i)[j] = x.row(i)[j] != 0; });
 }
 
-cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, Floats out, cudaStream_t stream) {
+cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, const float* diagonal, Floats out,
+                           cudaStream_t stream) {
   return for_each(size, size, stream, [=] __device__(Size i, Size j) {
     const double both = static_cast<double>(inverse_scale[i]) * inverse_scale[j];
-    out.row(i)[j] = i == j ? 1.0f : static_cast<float>(both * gram.row(i)[j]);
+    out.row(i)[j] = i == j ? diagonal[j] : static_cast<float>(both * gram.row(i)[j]);
   });
 }
 

@@ -34,7 +34,9 @@ cudaError_t scale_columns(Size rows, Size cols, Floats x, const float* factors, 
 cudaError_t scale_rows(Size rows, Size cols, Floats x, const float* factors, cudaStream_t stream);
 cudaError_t scale_by_mask(Size rows, Size cols, Floats x, ConstBytes mask, float kept, float pruned, cudaStream_t stream);
 cudaError_t nonzeros(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream);
-cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, Floats out, cudaStream_t stream);
+// out_ij = gram_ij inverse_scale_i inverse_scale_j, out_jj = diagonal_j
+cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, const float* diagonal, Floats out,
+                           cudaStream_t stream);
 cudaError_t add_to_diagonal(Size size, float value, Floats x, cudaStream_t stream);
 cudaError_t randn(Size rows, Size cols, std::uint64_t seed, Floats out, cudaStream_t stream);
 // gathers a column or a diagonal
