@@ -9,7 +9,8 @@ namespace sparlow::cuda {
 namespace {
 
 constexpr std::size_t kWorkspace = std::size_t{32} << 20;  // what cuBLAS recommends on Hopper
-constexpr std::uint64_t kKept = std::uint64_t{1} << 30;    // freed memory the pool keeps back from other users of the GPU
+constexpr std::size_t kGrain = 512;
+constexpr std::uint64_t kKept = std::uint64_t{1} << 30;  // freed bytes kept back from other users of the GPU
 
 std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
@@ -92,6 +93,7 @@ Context::Context(int device, cudaStream_t stream) : device_(device), stream_(str
 Context::~Context() {
   if (solver_ != nullptr) cusolverDnDestroy(solver_);
   if (blas_ != nullptr) cublasDestroy(blas_);
+  drop_spares();
   if (workspace_ != nullptr) cudaFreeAsync(workspace_, stream_);
   if (pool_ != nullptr) cudaMemPoolDestroy(pool_);
 }
@@ -116,7 +118,13 @@ void Context::report_full(std::size_t bytes) const {
 
 void* Context::take(std::size_t bytes) {
   void* memory = nullptr;
-  const cudaError_t status = cudaMallocFromPoolAsync(&memory, std::max<std::size_t>(bytes, 1), pool_, stream_);
+  cudaError_t status = cudaMallocFromPoolAsync(&memory, bytes, pool_, stream_);
+  if (status == cudaErrorMemoryAllocation && !spares_.empty()) {
+    cudaGetLastError();
+    drop_spares();
+    wait();  // only then does the pool return memory to the device
+    status = cudaMallocFromPoolAsync(&memory, bytes, pool_, stream_);
+  }
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     report_full(bytes);
@@ -126,10 +134,34 @@ void* Context::take(std::size_t bytes) {
 }
 
 std::shared_ptr<void> Context::allocate(std::size_t bytes) {
-  return {take(bytes), [context = shared_from_this()](void* memory) {
-            const Bind bind(*context);
-            cudaFreeAsync(memory, context->stream_);
-          }};
+  bytes = (std::max<std::size_t>(bytes, 1) + kGrain - 1) / kGrain * kGrain;
+  void* memory = nullptr;
+  const auto spare = spares_.lower_bound(bytes);
+  if (spare != spares_.end() && spare->first <= bytes + bytes / 4) {
+    memory = spare->second;
+    bytes = spare->first;
+    spare_bytes_ -= bytes;
+    spares_.erase(spare);
+  } else {
+    memory = take(bytes);
+  }
+  return {memory, [context = shared_from_this(), bytes](void* block) { context->give_back(block, bytes); }};
+}
+
+void Context::give_back(void* memory, std::size_t bytes) {
+  if (spare_bytes_ + bytes <= kKept) {
+    spares_.emplace(bytes, memory);
+    spare_bytes_ += bytes;
+    return;
+  }
+  const Bind bind(*this);
+  cudaFreeAsync(memory, stream_);
+}
+
+void Context::drop_spares() {
+  for (const auto& [bytes, memory] : spares_) cudaFreeAsync(memory, stream_);
+  spares_.clear();
+  spare_bytes_ = 0;
 }
 
 void Context::fetch(const void* device, void* host, std::size_t bytes) {

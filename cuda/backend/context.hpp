@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 #include <cusolverDn.h>
 
+#include <map>
 #include <memory>
 
 #include "sparlow/error.hpp"
@@ -30,7 +31,7 @@ class Context : public std::enable_shared_from_this<Context> {
   cublasHandle_t blas() const { return blas_; }
   cusolverDnHandle_t solver();
 
-  // Stream-ordered memory; not cleared.
+  // Stream-ordered memory; not cleared. Blocks that come back are handed out again without a call to the driver.
   std::shared_ptr<void> allocate(std::size_t bytes);
   // Waits, so that `value` on the host is complete.
   void fetch(const void* device, void* host, std::size_t bytes);
@@ -48,12 +49,16 @@ class Context : public std::enable_shared_from_this<Context> {
 
  private:
   void* take(std::size_t bytes);
+  void give_back(void* memory, std::size_t bytes);
+  void drop_spares();
   [[noreturn]] void report_full(std::size_t bytes) const;
 
   int device_;
   cudaStream_t stream_;
   cudaMemPool_t pool_ = nullptr;
   void* workspace_ = nullptr;
+  std::multimap<std::size_t, void*> spares_;  // by size
+  std::size_t spare_bytes_ = 0;
   cublasHandle_t blas_ = nullptr;
   cusolverDnHandle_t solver_ = nullptr;
 };

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <numbers>
 
 #include "backend/inverse.hpp"
 
@@ -9,18 +10,26 @@ namespace sparlow::cuda {
 namespace {
 
 constexpr Index kSmall = 256;         // factors below are inverted afresh and multiplied in f32
-constexpr double kLargestRatio = 1.4; // of shifts, for an update by polynomial: error below 1.2e-3
+constexpr double kLargestRatio = 1.75;  // of shifts, for an update by polynomial: relative error below 1e-3
 constexpr int kLargestUpdates = 16;   // their rounding errors add up
 constexpr Index kThin = 256;          // rows up to which converting to f16 costs more than it saves ...
 constexpr Index kWide = 2048;         // ... unless reading the smoother is what takes the time
 
-// Degree-2 fit on [0, 1] of g(m) = 1 / (ratio - (ratio - 1) m), through its Chebyshev points: g = c0 + c1 m + c2 m^2.
-// With ratio = new / old shift, the new smoother is m g(m): a smooth, relatively small change of every eigenvalue.
-std::array<double, 3> update_polynomial(double ratio) {
-  const auto g = [ratio](double m) { return 1 / (ratio - (ratio - 1) * m); };
-  const double half_width = std::sqrt(3.0) / 4, a = 0.5 - half_width, b = 0.5, c = 0.5 + half_width;
-  const double first = (g(b) - g(a)) / (b - a), second = ((g(c) - g(b)) / (c - b) - first) / (c - a);
-  return {g(a) - first * a + second * a * b, first - second * (a + b), second};
+// Coefficients of the cubic through the Chebyshev points of g(m) = 1 / (ratio - (ratio - 1) m) on [0, 1]. With
+// ratio = new / old shift the new smoother is m g(m): a smooth, relatively small change of every eigenvalue.
+std::array<double, 4> update_polynomial(double ratio) {
+  std::array<double, 4> nodes{}, differences{}, c{};
+  for (int k = 0; k < 4; ++k) {
+    nodes[k] = (1 + std::cos((2 * k + 1) * std::numbers::pi / 8)) / 2;
+    differences[k] = 1 / (ratio - (ratio - 1) * nodes[k]);
+  }
+  for (int order = 1; order < 4; ++order)
+    for (int k = 3; k >= order; --k) differences[k] = (differences[k] - differences[k - 1]) / (nodes[k] - nodes[k - order]);
+  for (int k = 3; k >= 0; --k) {  // Newton's form, expanded from the inside
+    for (int power = 3; power > 0; --power) c[power] = c[power - 1] - nodes[k] * c[power];
+    c[0] = differences[k] - nodes[k] * c[0];
+  }
+  return c;
 }
 
 }  // namespace
@@ -67,18 +76,17 @@ void CudaGramFactor::invert(double shift) {
   check(kernels::mirror_affine(n, 1, -static_cast<float>(shift), rows(x), context_->stream()), "mirror_affine");
 }
 
-// m' = c0 m + m (c1 m + c2 m m): two f16 products instead of a factorisation.
+// m' = c0 m + c1 m^2 + m^2 (c2 m + c3 m^2): two f16 products instead of a factorisation.
 void CudaGramFactor::update(double ratio) {
-  const auto [c0, c1, c2] = update_polynomial(ratio);
+  const auto [c0, c1, c2, c3] = update_polynomial(ratio);
   const Index n = gram_.rows;
-  const cudaStream_t stream = context_->stream();
   const Temporary<float> square(*context_, n * n);
-  const Temporary<__half> tail(*context_, n * n);
+  const Temporary<__half> square_half(*context_, n * n), tail(*context_, n * n);
   products_.half_symmetric(1, half(), half(), 0, View(square, n, n));
-  check(kernels::sum_to_half(n, n, static_cast<float>(c1), rows(ConstView(smoother())), static_cast<float>(c2), square,
-                             tail, stream),
-        "sum_to_half");
-  products_.half_symmetric(1, half(), tail, static_cast<float>(c0), smoother());
+  check(kernels::polynomial_terms(n * n, static_cast<float>(c0), static_cast<float>(c1), static_cast<float>(c2),
+                                  static_cast<float>(c3), smoother().data, square, square_half, tail, context_->stream()),
+        "polynomial_terms");
+  products_.half_symmetric(1, square_half, tail, 1, smoother());
 }
 
 void CudaGramFactor::make_half() {

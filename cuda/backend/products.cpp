@@ -10,6 +10,7 @@ constexpr double kSplitFlops = 4e9;    // smaller products gain nothing from spl
 constexpr Index kSplitSide = 256;
 constexpr double kReducedFlops = 2e7;  // smaller ones take the same time in f32
 constexpr Index kTriangleBlock = 512;
+constexpr Index kGramTokens = 8192;  // the matrix units round each addition down: shorter sums, smaller error
 constexpr Index kSymmetricSide = 8192, kSymmetricBlock = 2048;
 constexpr Index kOuterBlock = 1024;
 constexpr Index kQuadraticRows = 2048, kQuadraticCols = 2048;
@@ -156,13 +157,16 @@ void CudaBackend::do_gram_update(TypedView x, View gram) {
   const auto* data = static_cast<const std::uint16_t*>(x.data);
   const cudaDataType_t type = data_type(x.dtype);
   const Index stride = leading(x.stride);
-  for (Index begin = 0; begin < x.cols; begin += kTriangleBlock) {
-    const Index height = std::min(kTriangleBlock, x.cols - begin), width = x.cols - begin;
-    check(cublasGemmEx_64(context_->blas(), CUBLAS_OP_N, CUBLAS_OP_T, width, height, x.rows, &one, data + begin, type,
-                          stride, data + begin, type, stride, &one, gram.row(begin) + begin, CUDA_R_32F,
-                          leading(gram.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-          "cublasGemmEx");
-  }
+  for (Index token = 0; token < x.rows; token += kGramTokens)
+    for (Index begin = 0; begin < x.cols; begin += kTriangleBlock) {
+      const Index height = std::min(kTriangleBlock, x.cols - begin), width = x.cols - begin;
+      const std::uint16_t* block = data + token * stride + begin;
+      check(cublasGemmEx_64(context_->blas(), CUBLAS_OP_N, CUBLAS_OP_T, width, height,
+                            std::min(kGramTokens, x.rows - token), &one, block, type, stride, block, type, stride, &one,
+                            gram.row(begin) + begin, CUDA_R_32F, leading(gram.stride), CUBLAS_COMPUTE_32F,
+                            CUBLAS_GEMM_DEFAULT),
+            "cublasGemmEx");
+    }
 }
 
 // f64 products of f64 copies, blocks of rows of e against blocks of columns of the Gram matrix.

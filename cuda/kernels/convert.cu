@@ -91,10 +91,13 @@ cudaError_t to_half(Size rows, Size cols, ConstFloats x, __half* out, cudaStream
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { store<1>(out + i * cols + j, load<1>(x.row(i) + j)); });
 }
 
-cudaError_t sum_to_half(Size rows, Size cols, float alpha, ConstFloats x, float beta, const float* y, __half* out,
-                        cudaStream_t stream) {
-  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
-    out[i * cols + j] = __float2half_rn(alpha * x.row(i)[j] + beta * y[i * cols + j]);
+cudaError_t polynomial_terms(Size count, float c0, float c1, float c2, float c3, float* x, const float* y,
+                             __half* y_half, __half* tail, cudaStream_t stream) {
+  return for_each(1, count, stream, [=] __device__(Size, Size j) {
+    const float first = x[j], second = y[j];
+    y_half[j] = __float2half_rn(second);
+    tail[j] = __float2half_rn(c2 * first + c3 * second);
+    x[j] = c0 * first + c1 * second;
   });
 }
 

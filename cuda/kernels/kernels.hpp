@@ -51,9 +51,9 @@ cudaError_t mirror_affine(Size size, float offset, float factor, Floats x, cudaS
 // convert.cu -------------------------------------------------------------------------------------------------
 // out = half(x); out rows are `cols` apart in all three
 cudaError_t to_half(Size rows, Size cols, ConstFloats x, __half* out, cudaStream_t stream);
-// out = half(alpha x + beta y), y rows `cols` apart
-cudaError_t sum_to_half(Size rows, Size cols, float alpha, ConstFloats x, float beta, const float* y, __half* out,
-                        cudaStream_t stream);
+// With y like x, all of `count` entries: y_half = half(y), tail = half(c2 x + c3 y), x = c0 x + c1 y
+cudaError_t polynomial_terms(Size count, float c0, float c1, float c2, float c3, float* x, const float* y,
+                             __half* y_half, __half* tail, cudaStream_t stream);
 // Row i times a power of two that brings its largest entry near 2^14; unscale_i undoes it.
 cudaError_t rows_to_half(Size rows, Size cols, ConstFloats x, __half* out, float* unscale, cudaStream_t stream);
 // *largest = bit pattern of the largest finite |x|; the caller clears it first

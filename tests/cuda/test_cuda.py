@@ -71,7 +71,7 @@ def test_gram_matches_f64(dtype: torch.dtype) -> None:
     rows = x.reshape(-1, 1288).double()
     expected = rows.T @ rows
     assert gram.tokens == 2100
-    assert (gram.matrix().cpu() - expected).norm() <= 1e-6 * expected.norm()
+    assert (gram.matrix().cpu() - expected).norm() <= 5e-6 * expected.norm()
 
 
 def test_work_is_ordered_with_the_current_stream() -> None:
