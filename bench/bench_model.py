@@ -26,7 +26,7 @@ class Watcher(Silent):
     def __init__(self) -> None:
         self.least_free, self.total = torch.cuda.mem_get_info()
 
-    def layer(self, record: LayerRecord) -> None:
+    def layer(self, record: LayerRecord) -> None:  # noqa: ARG002
         self.least_free = min(self.least_free, torch.cuda.mem_get_info()[0])
 
 
