@@ -1,15 +1,20 @@
 """3BASiL here against its authors' released code: seconds and loss on the same W and H, in the same run.
 
-    python bench/bench_solvers.py LAYERS --authors CHECKOUT [--device cpu] [--rank 32] [--repeats 3] [--out FILE]
+    python bench/bench_solvers.py [LAYERS] [--shapes 1024x4096,...] [--authors CHECKOUT] [--device cpu] [--out FILE]
 
-LAYERS is a folder written by bench/layers.py; CHECKOUT a checkout of the authors' repository (mazumder-lab/3BASiL).
-The loss of both is recomputed here: tr(E H E^T) / tr(W H W^T) in f64 with the undamped Gram matrix. The floor is one
-d_out x d_in x d_in product per iteration at the rate this machine reaches in one such product.
+LAYERS is a folder written by bench/layers.py; --shapes adds synthetic layers (bench/synthetic.py). CHECKOUT is a
+checkout of the authors' repository (mazumder-lab/3BASiL); without it only ours runs. The loss of both is recomputed
+here: tr(E H E^T) / tr(W H W^T) in f64 with the undamped Gram matrix.
+
+The floor of an iteration is the larger of one d_out x d_in x d_in product (f32 on the CPU, f16 on a GPU) and the state
+it must move (w, t, velocity and mask read, the last three written, 21 bytes a weight, and the smoother once), both at
+the rates this machine reaches in a plain product and a plain copy.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 import time
@@ -22,6 +27,7 @@ import torch
 from torch import Tensor
 
 import sparlow
+import synthetic
 
 DAMPING = 0.005  # both coefficients, as in the authors' published commands
 
@@ -86,38 +92,78 @@ def ours(w: Tensor, gram: Tensor, rank: int, options: dict[str, float]) -> tuple
     return result.s + result.u @ result.v, result.report
 
 
-def product_seconds(w: Tensor, gram: Tensor, device: str) -> float:
-    """Best time of one d_out x d_in x d_in product in f32."""
-    return min(timed(device, lambda: w @ gram)[0] for _ in range(20))
+def best_seconds(device: str, call: Callable[[], Any]) -> float:
+    """Best of five means over ten calls in a row."""
+    return min(timed(device, lambda: [call() for _ in range(10)])[0] for _ in range(5)) / 10
+
+
+def iteration_floor(w: Tensor, gram: Tensor, device: str) -> dict[str, float]:
+    """Seconds that one iteration cannot undercut, by arithmetic and by bytes."""
+    dtype = torch.float16 if torch.device(device).type == "cuda" else torch.float32
+    left, right, copied = w.to(dtype), gram.to(dtype), torch.empty_like(gram)
+    bandwidth = 2 * gram.nbytes / best_seconds(device, lambda: copied.copy_(gram))
+    moved = 21 * w.numel() + right.nbytes
+    product = best_seconds(device, lambda: left @ right)
+    return {
+        "product": product,
+        "bytes": moved / bandwidth,
+        "bandwidth": bandwidth,
+        "flops": 2 * w.numel() * w.shape[1] / product,
+    }
+
+
+def kernel_times(call: Callable[[], Any], iterations: int) -> dict[str, float]:
+    """Microseconds an iteration spends in each device kernel, largest first; setup and refit spread over all."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as record:
+        call()
+        torch.cuda.synchronize()
+    events = sorted(record.key_averages(), key=lambda event: -event.device_time_total)
+    return {
+        event.key[:90]: event.device_time_total / iterations for event in events[:24] if event.device_time_total > 0
+    }
 
 
 def bench_layer(
     name: str, w: Tensor, gram: Tensor, tokens: int, args: argparse.Namespace, authors: Any, options: dict[str, float]
 ) -> dict[str, Any]:
-    mine, theirs = [], []
-    for _ in range(args.repeats):  # interleaved, so that drifts of the clock hit both
+    mine, theirs, losses_theirs, iterations = [], [], [], 0
+    ours(w, gram, args.rank, options)  # loads kernels and fills the memory pool
+    for repeat in range(args.repeats):  # interleaved, so that drifts of the clock hit both
         seconds, (w_mine, report) = timed(args.device, lambda: ours(w, gram, args.rank, options))
         mine.append(seconds)
+        if authors is None or repeat >= args.authors_repeats:
+            continue
         seconds, (w_theirs, iterations) = timed(args.device, lambda: authors(w, gram, args.rank, tokens))
         theirs.append(seconds)
-    loss, loss_theirs = loss_f64(w, w_mine, gram), loss_f64(w, w_theirs, gram)
-    median, median_theirs = results.spread(mine)["median"], results.spread(theirs)["median"]
-    floor = report.iterations * product_seconds(w, gram, args.device)
-    return {
+        losses_theirs.append(loss_f64(w, w_theirs, gram))
+    loss, median = loss_f64(w, w_mine, gram), results.spread(mine)["median"]
+    floor = iteration_floor(w, gram, args.device)
+    floor_seconds = report.iterations * max(floor["product"], floor["bytes"])
+    row = {
         "layer": name,
         "shape": list(w.shape),
         "seconds": results.spread(mine),
-        "authors_seconds": results.spread(theirs),
-        "speedup": median_theirs / median,
         "loss": loss,
         "reported_loss_error": abs(report.relative_loss / loss - 1),
-        "authors_loss": loss_theirs,
-        "loss_ratio": loss / loss_theirs,
         "iterations": report.iterations,
-        "authors_iterations": iterations,
-        "floor_seconds": floor,
-        "fraction_of_floor": floor / median,
+        "iteration_floor": floor,
+        "floor_seconds": floor_seconds,
+        "fraction_of_floor": floor_seconds / median,
     }
+    if theirs:
+        median_theirs, loss_theirs = results.spread(theirs)["median"], results.spread(losses_theirs)["median"]
+        row |= {
+            "authors_seconds": results.spread(theirs),
+            "speedup": median_theirs / median,
+            "authors_loss": loss_theirs,
+            "loss_ratio": loss / loss_theirs,
+            "authors_iterations": iterations,
+        }
+    if args.breakdown and torch.device(args.device).type == "cuda":
+        row["kernel_us_per_iteration"] = kernel_times(lambda: ours(w, gram, args.rank, options), report.iterations)
+    return row
 
 
 def load_layers(folder: Path, wanted: list[str], device: str) -> Iterator[tuple[str, Tensor, Tensor, int]]:
@@ -132,20 +178,27 @@ def load_layers(folder: Path, wanted: list[str], device: str) -> Iterator[tuple[
 
 
 def print_row(row: dict[str, Any]) -> None:
-    print(
-        f"{row['layer']:20s} {row['shape'][0]:6d}x{row['shape'][1]:<6d} "
-        f"authors {row['authors_seconds']['median']:8.3f} s ({row['authors_iterations']} it)  "
-        f"ours {row['seconds']['median']:8.3f} s ({row['iterations']} it)  "
-        f"{row['speedup']:6.1f}x  loss {row['loss']:.6f} / {row['authors_loss']:.6f} = {row['loss_ratio']:.4f}  "
-        f"floor {100 * row['fraction_of_floor']:.0f}%",
-        flush=True,
-    )
+    line = f"{row['layer']:20s} {row['shape'][0]:6d}x{row['shape'][1]:<6d} ours {row['seconds']['median']:8.4f} s "
+    line += f"({row['iterations']} it, floor {100 * row['fraction_of_floor']:.0f}%)  loss {row['loss']:.6f}"
+    if "speedup" in row:
+        line += f"  authors {row['authors_seconds']['median']:8.3f} s ({row['authors_iterations']} it)"
+        line += f"  {row['speedup']:6.1f}x  loss {row['authors_loss']:.6f}, ratio {row['loss_ratio']:.4f}"
+    print(line, flush=True)
+
+
+def synthetic_layers(shapes: str, device: str) -> Iterator[tuple[str, Tensor, Tensor, int]]:
+    for text in filter(None, shapes.split(",")):
+        d_out, d_in = map(int, text.split("x"))
+        yield ("synthetic", *synthetic.layer(d_out, d_in, device=device))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("layers", type=Path)
-    parser.add_argument("--authors", type=Path, required=True)
+    parser.add_argument("layers", type=Path, nargs="?")
+    parser.add_argument("--shapes", default="")
+    parser.add_argument("--authors", type=Path)
+    parser.add_argument("--authors-repeats", type=int, default=1)
+    parser.add_argument("--breakdown", action="store_true", help="microseconds of an iteration by kernel")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
@@ -153,19 +206,24 @@ def main() -> None:
     parser.add_argument("--option", action="append", default=[], help="NAME=VALUE of ours, repeatable")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    authors = authors_solver(args.authors)
+    authors = authors_solver(args.authors) if args.authors else None
     options = {name: float(value) for name, value in (text.split("=") for text in args.option)}
+    real = load_layers(args.layers, args.names.split(","), args.device) if args.layers else iter(())
     rows = []
-    for name, w, gram, tokens in load_layers(args.layers, args.names.split(","), args.device):
+    for name, w, gram, tokens in itertools.chain(real, synthetic_layers(args.shapes, args.device)):
         rows.append(bench_layer(name, w, gram, tokens, args, authors, options))
         print_row(rows[-1])
-    mean = {key: math.exp(sum(math.log(row[key]) for row in rows) / len(rows)) for key in ("speedup", "loss_ratio")}
-    worst = {"speedup": min(r["speedup"] for r in rows), "loss_ratio": max(r["loss_ratio"] for r in rows)}
-    print(f"geometric mean {mean['speedup']:.1f}x, loss {mean['loss_ratio']:.4f}; worst {worst}")
+    summary: dict[str, dict[str, float]] = {}
+    if authors is not None:
+        both = ("speedup", "loss_ratio")
+        summary["mean"] = {key: math.exp(sum(math.log(row[key]) for row in rows) / len(rows)) for key in both}
+        summary["worst"] = {
+            "speedup": min(r["speedup"] for r in rows),
+            "loss_ratio": max(r["loss_ratio"] for r in rows),
+        }
+        print(f"geometric mean {summary['mean']}; worst {summary['worst']}")
     if args.out:
-        results.write(
-            args.out, args.device, rows, rank=args.rank, pattern="2:4", options=options, mean=mean, worst=worst
-        )
+        results.write(args.out, args.device, rows, rank=args.rank, pattern="2:4", options=options, **summary)
 
 
 if __name__ == "__main__":

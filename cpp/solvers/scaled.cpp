@@ -60,7 +60,7 @@ void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps,
   fit_low_rank();
   backend.cg_start(state);
   for (Index i = 0; i < steps; ++i) {
-    backend.gemm(1, direction, Op::none, h, Op::none, 0, product);
+    backend.gemm(1, direction, Op::none, h, Op::none, 0, product, Accuracy::reduced);
     backend.cg_move(state);
     fit_low_rank();
     if (i + 1 < steps) backend.cg_turn(state);

@@ -27,6 +27,13 @@ py::dict describe(const OpCount& count) {
   return out;
 }
 
+Precision parse_precision(const std::string& name) {
+  if (name == "f32") return Precision::f32;
+  if (name == "tf32") return Precision::tf32;
+  if (name == "f16") return Precision::f16;
+  fail(ErrorCode::invalid_argument, "precision '", name, "' is not f32, tf32 or f16");
+}
+
 // Keeps the wrapped backend alive beside the decorator.
 struct PyTrace {
   std::shared_ptr<Backend> inner;
@@ -55,6 +62,7 @@ void register_backend(py::module_& module) {
   py::class_<Backend, std::shared_ptr<Backend>>(module, "Backend")
       .def_property_readonly("name", [](const Backend& b) { return std::string(b.name()); })
       .def("wait", &Backend::wait, Release())
+      .def("set_precision", [](Backend& b, const std::string& name) { b.set_precision(parse_precision(name)); })
       .def("gram_update", &gram_update, py::arg("x"), py::arg("dtype"), py::arg("gram"), Release())
       .def(
           "symmetrise", [](Backend& b, const PyView& gram) { b.symmetrise(gram.view()); }, Release())

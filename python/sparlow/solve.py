@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -108,8 +109,14 @@ def backend_for(device: torch.device | str) -> _core.Backend:
     device = torch.device(device)
     if device.type == "cuda":
         stream = torch.cuda.current_stream(device)
-        return _core.make_backend(f"cuda:{stream.device_index}", stream.cuda_stream)
+        return _cuda_backend(stream.device_index, stream.cuda_stream, threading.get_ident())
     return _core.make_backend(device.type)
+
+
+@lru_cache(maxsize=16)
+def _cuda_backend(index: int, stream: int, _thread: int) -> _core.Backend:
+    """Library handles take longer to make than a small layer to solve; one backend serves one thread."""
+    return _core.make_backend(f"cuda:{index}", stream)
 
 
 def _view(x: Tensor) -> _core.View:
