@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CPP = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 CODE = CPP | {".py", ".pyi"}
 FOLDERS = ["bench", "cmake", "cpp", "cuda", "python", "tests"]
-LONGEST_FILE, LONGEST_TEST, LONGEST_FUNCTION = 300, 600, 60
+LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 
 
 @dataclass(frozen=True)
