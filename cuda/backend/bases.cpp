@@ -43,7 +43,8 @@ void CudaBackend::do_small_eigh(View a, View values) {
   check(cusolverDnDsyevd(context_->solver(), CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, size, matrix, size,
                          eigenvalues, work, length, info),
         "syevd");
-  check(kernels::transpose_to_float(n, matrix, rows(a), stream), "transpose_to_float");  // LAPACK's columns are the vectors
+  check(kernels::transpose_to_float(n, matrix, rows(a), stream),
+        "transpose_to_float");  // LAPACK's columns are the vectors
   check(kernels::to_float(n, eigenvalues, values.data, stream), "to_float");
   int failed = 0;
   context_->fetch(info.get(), &failed, sizeof failed);

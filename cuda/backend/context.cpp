@@ -23,8 +23,8 @@ std::string mebibytes(std::uint64_t bytes) { return std::to_string((bytes + (1 <
   cudaDriverGetVersion(&driver);
   const char* advice = "; install or update the NVIDIA driver, or use device 'cpu'";
   if (driver == 0) fail(ErrorCode::unavailable, "no NVIDIA driver is installed on this machine", advice);
-  fail(ErrorCode::unavailable, "the NVIDIA driver supports CUDA ", version_text(driver), ", this build of sparlow needs ",
-       version_text(CUDART_VERSION), advice);
+  fail(ErrorCode::unavailable, "the NVIDIA driver supports CUDA ", version_text(driver),
+       ", this build of sparlow needs ", version_text(CUDART_VERSION), advice);
 }
 
 }  // namespace
@@ -53,12 +53,14 @@ void check_device(int device) {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status == cudaErrorInsufficientDriver) report_driver();
   if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
-    fail(ErrorCode::unavailable, "no NVIDIA GPU is visible to this process; check CUDA_VISIBLE_DEVICES, or use device 'cpu'");
+    fail(ErrorCode::unavailable,
+         "no NVIDIA GPU is visible to this process; check CUDA_VISIBLE_DEVICES, or use device 'cpu'");
   if (status != cudaSuccess)
-    fail(ErrorCode::unavailable, "CUDA could not start: ", cudaGetErrorString(status), " (", cudaGetErrorName(status), ")");
+    fail(ErrorCode::unavailable, "CUDA could not start: ", cudaGetErrorString(status), " (", cudaGetErrorName(status),
+         ")");
   if (device >= count)
-    fail(ErrorCode::unavailable, "device cuda:", device, " does not exist; ", count, " GPU", count == 1 ? " is" : "s are",
-         " visible, numbered from 0");
+    fail(ErrorCode::unavailable, "device cuda:", device, " does not exist; ", count, " GPU",
+         count == 1 ? " is" : "s are", " visible, numbered from 0");
 }
 
 Context::Bind::Bind(const Context& context) : device_(context.device_) {
@@ -111,8 +113,8 @@ void Context::report_full(std::size_t bytes) const {
   std::uint64_t high = 0;
   cudaMemGetInfo(&free, &total);
   cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemHigh, &high);
-  fail(ErrorCode::out_of_memory, "the GPU is out of memory: ", mebibytes(bytes), " requested, ", mebibytes(free), " of ",
-       mebibytes(total), " free, sparlow's high-water mark ", mebibytes(high),
+  fail(ErrorCode::out_of_memory, "the GPU is out of memory: ", mebibytes(bytes), " requested, ", mebibytes(free),
+       " of ", mebibytes(total), " free, sparlow's high-water mark ", mebibytes(high),
        "; lower calibration.batch, close other users of the GPU, or use device 'cpu'");
 }
 

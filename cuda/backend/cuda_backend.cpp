@@ -58,8 +58,8 @@ void CudaBackend::do_download(ConstView x, float* values) {
 void CudaBackend::do_copy(ConstView x, View out) {
   if (x.data == out.data) return;
   const Bind bind(*context_);
-  copy_rows(x.data, x.stride * kFloat, out.data, out.stride * kFloat, x.cols * kFloat, x.rows,
-            cudaMemcpyDeviceToDevice, context_->stream());
+  copy_rows(x.data, x.stride * kFloat, out.data, out.stride * kFloat, x.cols * kFloat, x.rows, cudaMemcpyDeviceToDevice,
+            context_->stream());
 }
 
 void CudaBackend::do_copy_mask(ConstMaskView x, MaskView out) {
@@ -75,13 +75,15 @@ void CudaBackend::do_symmetrise(View gram) {
 
 void CudaBackend::do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) {
   const Bind bind(*context_);
-  check(kernels::normalise_gram(gram.rows, rows(gram), inverse_scale.data, diagonal.data, rows(out), context_->stream()),
-        "normalise_gram");
+  check(
+      kernels::normalise_gram(gram.rows, rows(gram), inverse_scale.data, diagonal.data, rows(out), context_->stream()),
+      "normalise_gram");
 }
 
 void CudaBackend::do_axpby(double alpha, ConstView x, double beta, View y) {
   const Bind bind(*context_);
-  check(kernels::axpby(x.rows, x.cols, static_cast<float>(alpha), rows(x), static_cast<float>(beta), rows(y), context_->stream()),
+  check(kernels::axpby(x.rows, x.cols, static_cast<float>(alpha), rows(x), static_cast<float>(beta), rows(y),
+                       context_->stream()),
         "axpby");
 }
 
@@ -132,8 +134,8 @@ Index CudaBackend::do_changed(ConstMaskView a, ConstMaskView b) {
 
 void CudaBackend::do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) {
   const Bind bind(*context_);
-  check(kernels::scale_by_mask(x.rows, x.cols, rows(x), rows(mask), static_cast<float>(kept), static_cast<float>(pruned),
-                      context_->stream()),
+  check(kernels::scale_by_mask(x.rows, x.cols, rows(x), rows(mask), static_cast<float>(kept),
+                               static_cast<float>(pruned), context_->stream()),
         "scale_by_mask");
 }
 

@@ -9,11 +9,11 @@
 namespace sparlow::cuda {
 namespace {
 
-constexpr Index kSmall = 256;         // factors below are inverted afresh and multiplied in f32
+constexpr Index kSmall = 256;           // factors below are inverted afresh and multiplied in f32
 constexpr double kLargestRatio = 1.75;  // of shifts, for an update by polynomial: relative error below 1e-3
-constexpr int kLargestUpdates = 16;   // their rounding errors add up
-constexpr Index kThin = 256;          // rows up to which converting to f16 costs more than it saves ...
-constexpr Index kWide = 2048;         // ... unless reading the smoother is what takes the time
+constexpr int kLargestUpdates = 16;     // their rounding errors add up
+constexpr Index kThin = 256;            // rows up to which converting to f16 costs more than it saves ...
+constexpr Index kWide = 2048;           // ... unless reading the smoother is what takes the time
 
 // Coefficients of the cubic through the Chebyshev points of g(m) = 1 / (ratio - (ratio - 1) m) on [0, 1]. With
 // ratio = new / old shift the new smoother is m g(m): a smooth, relatively small change of every eigenvalue.
@@ -24,7 +24,8 @@ std::array<double, 4> update_polynomial(double ratio) {
     differences[k] = 1 / (ratio - (ratio - 1) * nodes[k]);
   }
   for (int order = 1; order < 4; ++order)
-    for (int k = 3; k >= order; --k) differences[k] = (differences[k] - differences[k - 1]) / (nodes[k] - nodes[k - order]);
+    for (int k = 3; k >= order; --k)
+      differences[k] = (differences[k] - differences[k - 1]) / (nodes[k] - nodes[k - order]);
   for (int k = 3; k >= 0; --k) {  // Newton's form, expanded from the inside
     for (int power = 3; power > 0; --power) c[power] = c[power - 1] - nodes[k] * c[power];
     c[0] = differences[k] - nodes[k] * c[0];
@@ -83,9 +84,10 @@ void CudaGramFactor::update(double ratio) {
   const Temporary<float> square(*context_, n * n);
   const Temporary<__half> square_half(*context_, n * n), tail(*context_, n * n);
   products_.half_symmetric(1, half(), half(), 0, View(square, n, n));
-  check(kernels::polynomial_terms(n * n, static_cast<float>(c0), static_cast<float>(c1), static_cast<float>(c2),
-                                  static_cast<float>(c3), smoother().data, square, square_half, tail, context_->stream()),
-        "polynomial_terms");
+  check(
+      kernels::polynomial_terms(n * n, static_cast<float>(c0), static_cast<float>(c1), static_cast<float>(c2),
+                                static_cast<float>(c3), smoother().data, square, square_half, tail, context_->stream()),
+      "polynomial_terms");
   products_.half_symmetric(1, square_half, tail, 1, smoother());
 }
 

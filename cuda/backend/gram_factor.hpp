@@ -36,7 +36,7 @@ class CudaGramFactor final : public GramFactor {
   ConstView gram_;
   std::shared_ptr<void> smoother_, half_;
   double current_ = 0;  // the shift that smoother_ was made for
-  int updates_ = 0;  // since the last factorisation
+  int updates_ = 0;     // since the last factorisation
   bool ready_ = false, half_ready_ = false;
 };
 

@@ -40,12 +40,12 @@ void invert_blocks(Context& context, ConstView u, View v) {
   for (Index b = 0; b < full; ++b) pointers.push_back(const_cast<float*>(u.data) + b * step);  // only read
   for (Index b = 0; b < full; ++b) pointers.push_back(v.data + b * step);
   const Temporary<float*> blocks(context, std::max<Index>(1, 2 * full));
-  check(cudaMemcpyAsync(blocks, pointers.data(), pointers.size() * sizeof(float*), cudaMemcpyHostToDevice, context.stream()),
+  check(cudaMemcpyAsync(blocks, pointers.data(), pointers.size() * sizeof(float*), cudaMemcpyHostToDevice,
+                        context.stream()),
         "cudaMemcpyAsync");
   if (full > 0)
     check(cublasStrsmBatched(context.blas(), CUBLAS_SIDE_LEFT, kTriangle, CUBLAS_OP_N, CUBLAS_DIAG_NON_UNIT, size, size,
-                             &one, blocks, stride, blocks.get() + full, stride,
-                             static_cast<int>(full)),
+                             &one, blocks, stride, blocks.get() + full, stride, static_cast<int>(full)),
           "cublasStrsmBatched");
   if (rest > 0)
     check(cublasStrsm(context.blas(), CUBLAS_SIDE_LEFT, kTriangle, CUBLAS_OP_N, CUBLAS_DIAG_NON_UNIT,
@@ -76,7 +76,8 @@ bool invert_positive(Context& context, const Products& products, View x) {
   if (!factorise(context, x)) return false;
   const Temporary<float> memory(context, x.size());
   const View v{memory, x.rows, x.cols};
-  check(cudaMemsetAsync(v.data, 0, static_cast<std::size_t>(x.size()) * sizeof(float), context.stream()), "cudaMemsetAsync");
+  check(cudaMemsetAsync(v.data, 0, static_cast<std::size_t>(x.size()) * sizeof(float), context.stream()),
+        "cudaMemsetAsync");
   check(kernels::add_to_diagonal(x.rows, 1, rows(v), context.stream()), "add_to_diagonal");
   invert_blocks(context, x, v);
   join_blocks(context, products, x, v);

@@ -7,10 +7,18 @@ namespace {
 
 kernels::Admm arguments(const AdmmStep& step, const float* unscale) {
   const ConstView x = step.scratch;
-  return {step.w.rows,         step.w.cols,        rows(step.w),
-          rows(x),             unscale,            rows(step.t),
-          rows(step.residual), rows(step.velocity), rows(step.sparse),
-          rows(step.mask),     static_cast<float>(step.relaxation), static_cast<float>(step.momentum),
+  return {step.w.rows,
+          step.w.cols,
+          rows(step.w),
+          rows(x),
+          unscale,
+          rows(step.t),
+          rows(step.residual),
+          rows(step.velocity),
+          rows(step.sparse),
+          rows(step.mask),
+          static_cast<float>(step.relaxation),
+          static_cast<float>(step.momentum),
           static_cast<float>(step.dual_scale)};
 }
 
@@ -31,16 +39,18 @@ void CudaBackend::do_project(ConstView score, const Pattern& pattern, MaskView m
   const Bind bind(*context_);
   const bool by_row = pattern.kind == Pattern::Kind::row;
   if (pattern.kind == Pattern::Kind::nm)
-    return check(kernels::project_groups(score.rows, score.cols, pattern.n, pattern.m, rows(score), rows(mask), context_->stream()),
+    return check(kernels::project_groups(score.rows, score.cols, pattern.n, pattern.m, rows(score), rows(mask),
+                                         context_->stream()),
                  "project_groups");
   const Index kept = pattern.kept(by_row ? 1 : score.rows, score.cols), all = by_row ? score.cols : score.size();
   if (kept <= 0 || kept >= all)
-    return check(cudaMemset2DAsync(mask.data, static_cast<std::size_t>(mask.stride), kept > 0,
-                                   static_cast<std::size_t>(mask.cols), static_cast<std::size_t>(mask.rows),
-                                   context_->stream()),
-                 "cudaMemset2DAsync");
+    return check(
+        cudaMemset2DAsync(mask.data, static_cast<std::size_t>(mask.stride), kept > 0,
+                          static_cast<std::size_t>(mask.cols), static_cast<std::size_t>(mask.rows), context_->stream()),
+        "cudaMemset2DAsync");
   if (by_row)
-    check(kernels::select_in_rows(score.rows, score.cols, kept, rows(score), rows(mask), context_->stream()), "select_in_rows");
+    check(kernels::select_in_rows(score.rows, score.cols, kept, rows(score), rows(mask), context_->stream()),
+          "select_in_rows");
   else keep_largest(score, kept, mask);
 }
 
@@ -53,7 +63,8 @@ void CudaBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {
   if (scaled) own->smooth_scaled(step.residual, step.scratch, unscale);
   else factor.apply_smoother(step.residual, step.scratch);
   const kernels::Admm admm = arguments(step, scaled ? unscale.get() : nullptr);
-  if (step.pattern.kind == Pattern::Kind::nm && step.pattern.n == 2 && step.pattern.m == 4 && kernels::fits_two_of_four(admm))
+  if (step.pattern.kind == Pattern::Kind::nm && step.pattern.n == 2 && step.pattern.m == 4 &&
+      kernels::fits_two_of_four(admm))
     return check(kernels::advance_two_of_four(admm, stream), "advance_two_of_four");
   check(kernels::advance(admm, stream), "advance");
   Index begin = 0;

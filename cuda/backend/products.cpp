@@ -6,7 +6,7 @@
 namespace sparlow::cuda {
 namespace {
 
-constexpr double kSplitFlops = 4e9;    // smaller products gain nothing from splitting their operands
+constexpr double kSplitFlops = 4e9;  // smaller products gain nothing from splitting their operands
 constexpr Index kSplitSide = 256;
 constexpr double kReducedFlops = 2e7;  // smaller ones take the same time in f32
 constexpr Index kTriangleBlock = 512;
@@ -62,9 +62,9 @@ void Products::half_symmetric(float alpha, const __half* a, const __half* b, flo
   if (n < kSymmetricSide) return half(alpha, a, b, n, beta, c);
   for (Index begin = 0; begin < n; begin += kSymmetricBlock) {
     const Index height = std::min(kSymmetricBlock, n - begin);
-    check(cublasGemmEx_64(context_.blas(), CUBLAS_OP_N, CUBLAS_OP_N, n - begin, height, n, &alpha, b + begin, CUDA_R_16F,
-                          n, a + begin * n, CUDA_R_16F, n, &beta, c.row(begin) + begin, CUDA_R_32F, leading(c.stride),
-                          CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+    check(cublasGemmEx_64(context_.blas(), CUBLAS_OP_N, CUBLAS_OP_N, n - begin, height, n, &alpha, b + begin,
+                          CUDA_R_16F, n, a + begin * n, CUDA_R_16F, n, &beta, c.row(begin) + begin, CUDA_R_32F,
+                          leading(c.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
           "cublasGemmEx");
   }
   check(kernels::symmetrise(n, rows(c), context_.stream()), "symmetrise");
@@ -77,7 +77,8 @@ class Products::Split {
     const cudaStream_t stream = context.stream();
     check(cudaMemsetAsync(largest_, 0, sizeof(unsigned), stream), "cudaMemsetAsync");
     check(kernels::largest_bits(x.rows, x.cols, rows(x), largest_, stream), "largest_bits");
-    check(kernels::split_half(x.rows, x.cols, rows(x), largest_, halves_, halves_.get() + x.size(), stream), "split_half");
+    check(kernels::split_half(x.rows, x.cols, rows(x), largest_, halves_, halves_.get() + x.size(), stream),
+          "split_half");
   }
   const __half* high() const { return halves_; }
   const __half* low() const { return halves_.get() + x_.size(); }
@@ -94,9 +95,9 @@ void Products::multiply_split(const Split& a, Index a_offset, Op op_a, const Spl
                               Index inner, const float* factors, View c) const {
   const DeviceScalars scalars(context_.blas());
   const auto multiply = [&](const __half* x, const __half* y, const float* factor, const float* keep) {
-    check(cublasGemmEx_64(context_.blas(), operation(op_b), operation(op_a), c.cols, c.rows, inner, factor, y + b_offset,
-                          CUDA_R_16F, b.stride(), x + a_offset, CUDA_R_16F, a.stride(), keep, c.data, CUDA_R_32F,
-                          leading(c.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+    check(cublasGemmEx_64(context_.blas(), operation(op_b), operation(op_a), c.cols, c.rows, inner, factor,
+                          y + b_offset, CUDA_R_16F, b.stride(), x + a_offset, CUDA_R_16F, a.stride(), keep, c.data,
+                          CUDA_R_32F, leading(c.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
           "cublasGemmEx");
   };
   multiply(a.low(), b.high(), factors + 1, factors + 2);  // small terms first: their sum rounds less
@@ -107,7 +108,8 @@ void Products::multiply_split(const Split& a, Index a_offset, Op op_a, const Spl
 void Products::split(float alpha, ConstView a, Op op_a, ConstView b, Op op_b, float beta, View c) const {
   const Split left(context_, a), right(context_, b);
   const Temporary<float> factors(context_, 4);
-  check(kernels::split_factors(alpha, beta, left.largest(), right.largest(), factors, context_.stream()), "split_factors");
+  check(kernels::split_factors(alpha, beta, left.largest(), right.largest(), factors, context_.stream()),
+        "split_factors");
   multiply_split(left, 0, op_a, right, 0, op_b, op_a == Op::none ? a.cols : a.rows, factors, c);
 }
 
@@ -184,10 +186,11 @@ double CudaBackend::do_quadratic(ConstView e, ConstView gram) {
     for (Index col = 0; col < d; col += most_cols) {
       const Index cols = std::min(most_cols, d - col);
       check(kernels::to_double(cols, d, rows(gram.row_slice(col, cols)), right, stream), "to_double");  // symmetric
-      check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, d, &one, right, d, left, d, &zero,
-                           product, cols),
+      check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, d, &one, right, d, left, d,
+                           &zero, product, cols),
             "cublasDgemm");
-      check(kernels::dot_double(block.rows, cols, product, rows(block.col_slice(col, cols)), partials, sum, stream), "dot");
+      check(kernels::dot_double(block.rows, cols, product, rows(block.col_slice(col, cols)), partials, sum, stream),
+            "dot");
     }
   }
   double total = 0;

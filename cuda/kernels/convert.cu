@@ -85,10 +85,10 @@ bool packs(Size cols, ConstFloats x) { return cols % 4 == 0 && aligned16(x.data,
 
 cudaError_t to_half(Size rows, Size cols, ConstFloats x, __half* out, cudaStream_t stream) {
   if (packs(cols, x))
-    return for_each(rows, cols / 4, stream, [=] __device__(Size i, Size j) {
-      store<4>(out + i * cols + 4 * j, load<4>(x.row(i) + 4 * j));
-    });
-  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { store<1>(out + i * cols + j, load<1>(x.row(i) + j)); });
+    return for_each(rows, cols / 4, stream,
+                    [=] __device__(Size i, Size j) { store<4>(out + i * cols + 4 * j, load<4>(x.row(i) + 4 * j)); });
+  return for_each(rows, cols, stream,
+                  [=] __device__(Size i, Size j) { store<1>(out + i * cols + j, load<1>(x.row(i) + j)); });
 }
 
 cudaError_t polynomial_terms(Size count, float c0, float c1, float c2, float c3, float* x, const float* y,
@@ -126,7 +126,8 @@ cudaError_t split_half(Size rows, Size cols, ConstFloats x, const unsigned* larg
                        cudaStream_t stream) {
   const bool wide = packs(cols, x);
   const Size width = kThreads * (wide ? 4 : 1);
-  const dim3 grid(static_cast<unsigned>((cols + width - 1) / width), static_cast<unsigned>(std::min<Size>(rows, 65535)));
+  const dim3 grid(static_cast<unsigned>((cols + width - 1) / width),
+                  static_cast<unsigned>(std::min<Size>(rows, 65535)));
   if (wide) split_half_kernel<4><<<grid, kThreads, 0, stream>>>(rows, cols, x, largest, high, low);
   else split_half_kernel<1><<<grid, kThreads, 0, stream>>>(rows, cols, x, largest, high, low);
   return cudaGetLastError();

@@ -32,7 +32,8 @@ cudaError_t scale(Size rows, Size cols, float factor, Floats x, cudaStream_t str
 // x_ij *= factors_j, or /= with 0 where the factor is 0
 cudaError_t scale_columns(Size rows, Size cols, Floats x, const float* factors, bool inverse, cudaStream_t stream);
 cudaError_t scale_rows(Size rows, Size cols, Floats x, const float* factors, cudaStream_t stream);
-cudaError_t scale_by_mask(Size rows, Size cols, Floats x, ConstBytes mask, float kept, float pruned, cudaStream_t stream);
+cudaError_t scale_by_mask(Size rows, Size cols, Floats x, ConstBytes mask, float kept, float pruned,
+                          cudaStream_t stream);
 cudaError_t nonzeros(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream);
 // out_ij = gram_ij inverse_scale_i inverse_scale_j, out_jj = diagonal_j
 cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, const float* diagonal, Floats out,

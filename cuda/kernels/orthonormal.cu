@@ -13,7 +13,7 @@ namespace groups = cooperative_groups;
 
 constexpr int kSide = 16;  // threads form a kSide x kSide square over the Gram matrix
 constexpr int kThreads = kSide * kSide;
-constexpr int kChunk = 32;           // rows of y in shared memory
+constexpr int kChunk = 32;            // rows of y in shared memory
 constexpr double kDependent = 1e-12;  // squared sine below which a column counts as dependent: f32 rounding
 constexpr double kAccurate = 1e-8;    // squared sine above which one round is enough
 

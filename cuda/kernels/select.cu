@@ -94,7 +94,8 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   for (Size i = blockIdx.x; i < rows; i += gridDim.x) count_row(score.row(i), cols, choice->prefix, shift, histogram);
   __syncthreads();
-  if (histogram[threadIdx.x] > 0) atomicAdd(&total[threadIdx.x], static_cast<unsigned long long>(histogram[threadIdx.x]));
+  if (histogram[threadIdx.x] > 0)
+    atomicAdd(&total[threadIdx.x], static_cast<unsigned long long>(histogram[threadIdx.x]));
 }
 
 __global__ void __launch_bounds__(kThreads) narrow_choice(Choice* choice, int shift, unsigned long long* histogram) {

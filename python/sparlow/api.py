@@ -156,4 +156,4 @@ def _finish(model: PreTrainedModel, recipe: Recipe) -> None:
     for (_, parameter), values in zip(floats, rounded, strict=True):
         parameter.data = values
     model.config.dtype = dtype
-    hf.attach(model, recipe.model_dump(mode="json"))
+    hf.attach(model, recipe.published())

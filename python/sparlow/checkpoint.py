@@ -126,7 +126,7 @@ def _model_of(compressed: Any) -> PreTrainedModel:
 def _recipe_of(compressed: Any, model: PreTrainedModel) -> dict[str, Any]:
     recipe = getattr(compressed, "recipe", None) if compressed is not model else None
     if recipe is not None:
-        return dict(recipe) if isinstance(recipe, Mapping) else dict(recipe.model_dump(mode="json"))
+        return dict(recipe) if isinstance(recipe, Mapping) else dict(recipe.published())
     config = getattr(model.config, "quantization_config", None) or {}
     return dict((config if isinstance(config, dict) else config.to_dict()).get("recipe", {}))
 

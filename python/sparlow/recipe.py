@@ -161,6 +161,14 @@ class Recipe(_Strict):
         text: str = yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
         return text
 
+    def published(self) -> dict[str, Any]:
+        """JSON form for a checkpoint: a calibration file goes by its name, not by its place on this machine."""
+        data: dict[str, Any] = self.model_dump(mode="json")
+        source = data["calibration"].get("source")
+        if source is not None and Path(source).is_absolute():
+            data["calibration"]["source"] = Path(source).name
+        return data
+
     def updated(self, **changes: Any) -> Recipe:
         """A validated copy with some fields replaced."""
         return Recipe.from_dict({**self.model_dump(), **changes})

@@ -15,7 +15,8 @@ Dense unit_gram(Index size) {
   Dense scale(1, size);
   for (Index j = 0; j < size; ++j) scale(0, j) = 1 / std::sqrt(gram(j, j));
   for (Index i = 0; i < size; ++i)
-    for (Index j = 0; j < size; ++j) gram(i, j) = i == j ? 1 : static_cast<float>(gram(i, j) * scale(0, i) * scale(0, j));
+    for (Index j = 0; j < size; ++j)
+      gram(i, j) = i == j ? 1 : static_cast<float>(gram(i, j) * scale(0, i) * scale(0, j));
   return gram;
 }
 

@@ -146,3 +146,10 @@ def test_updated_validates() -> None:
     assert Recipe(rank=4).updated(rank=None, budget=0.6).budget == 0.6
     with pytest.raises(ValueError, match="did you mean 'seed'"):
         Recipe().updated(sede=1)
+
+
+def test_a_published_recipe_keeps_the_folders_of_this_machine_to_itself() -> None:
+    recipe = Recipe.from_dict({"calibration": {"source": "/private/text.txt"}})
+    assert recipe.published()["calibration"]["source"] == "text.txt"
+    relative = Recipe.from_dict({"calibration": {"source": "data/text.txt"}})
+    assert relative.published()["calibration"]["source"] == "data/text.txt"
