@@ -9,8 +9,7 @@ import pytest
 
 from synthetic import Layer, build_layer
 
-
-# A shell starts background jobs with Ctrl-C ignored, and children inherit that: tests of interruption need the usual state.
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: tests of interruption need it as usual.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
