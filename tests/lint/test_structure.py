@@ -31,7 +31,7 @@ class Room:
 THREADS = r"thread|mutex|atomic|condition_variable|future|omp\.h"
 ROOMS = [
     Room("cpp/include", r"sparlow/"),
-    Room("cpp/core", r"sparlow/|core/", r"dlfcn\.h", forbidden=THREADS),
+    Room("cpp/core", r"sparlow/|core/", r"dlfcn\.h", forbidden=THREADS),  # loads the CUDA plugin
     Room("cpp/solvers", r"sparlow/|solvers/", forbidden=THREADS),
     Room("cpp/cpu", r"sparlow/|cpu/", r"cblas\.h|sched\.h|unistd\.h"),
     Room("cpp/layer", r"sparlow/|layer/", forbidden=THREADS),

@@ -49,7 +49,8 @@ def best_low_rank(residual: Matrix, values: Matrix, vectors: Matrix, rank: int) 
     """argmin over rank(l) <= rank of tr((residual - l) h (residual - l)ᵀ), h = vectors diag(values) vectorsᵀ."""
     root = vectors * np.sqrt(values)  # h = root rootᵀ
     u, sigma, v = np.linalg.svd(residual @ root, full_matrices=False)
-    return (u[:, :rank] * sigma[:rank]) @ v[:rank] / np.sqrt(values) @ vectors.T
+    best: Matrix = (u[:, :rank] * sigma[:rank]) @ v[:rank] / np.sqrt(values) @ vectors.T
+    return best
 
 
 def threebasil(
