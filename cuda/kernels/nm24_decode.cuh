@@ -1,95 +1,97 @@
 // Second kernel of a forward pass for up to 16 tokens: y = x sᵀ + t uᵀ + bias, bound by reading s.
 //
 // A block has 32 rows; its warps take turns in blocks of 128 columns and add up at the end, so a weight is read by one
-// warp only and needs no barrier. Each warp owns a ring of shared memory that the bulk copy engine fills: it holds the
-// bytes in flight (a register file that deep would not leave room for the sums) and starts filling before x exists.
+// warp only and the main loop needs no barrier between warps. Each warp owns a ring of shared memory that asynchronous
+// copies fill: it holds the bytes in flight, for which registers would not suffice.
 #pragma once
 
 #include "nm24_args.cuh"
 
 namespace sparlow::kernels {
 
-// Blocks of 32 x 128 weights, in the order in which one warp meets them.
-template <int kStages>
-struct WeightStream {
-  const uint4* next;  // the block `acquire` answers with, in global memory
-  int stride;         // units between two blocks of this warp
-  int count;
-  uint4* ring;
-#if SPARLOW_SM90
+// What one warp reads: every kWarps-th block of 32 x 128 weights with the 128 columns of x that go with it.
+template <int kWarps, int kStages>
+struct WarpRing {
+  const ForwardArgs& a;
+  const uint4* weights;  // of the row block
+  int first, count;      // column blocks of this warp
+  int first_token, rows;
+  unsigned char* memory;
+  int stage_bytes;
   Barrier* full;
-  std::uint64_t policy;
+  int lane;
+#if SPARLOW_SM90
+  std::uint64_t policy = evict_first();
+#endif
 
-  __device__ __forceinline__ void copy(int i) {
-    barrier_expect(&full[i % kStages], kBlockBytes);
-    bulk_copy(ring + i % kStages * kBlockUnits, next + static_cast<std::size_t>(i) * stride, kBlockBytes,
-              &full[i % kStages], policy);
-  }
-  __device__ __forceinline__ void start(int lane) {
+  __device__ __forceinline__ void fill(int i) {
+    unsigned char* to = memory + i % kStages * stage_bytes;
+    Barrier* barrier = &full[i % kStages];
+    const int column_block = first + i * kWarps;
+    const uint4* from = weights + static_cast<std::size_t>(column_block) * kBlockUnits;
+#if SPARLOW_SM90
     if (lane == 0) {
-      policy = evict_first();
-      for (int s = 0; s < kStages; ++s) barrier_init(&full[s], 1);
+      barrier_expect(barrier, kBlockBytes);
+      bulk_copy(to, from, kBlockBytes, barrier, policy);
+    }
+#else
+    for (int u = lane; u < kBlockUnits; u += 32) copy_16(to + u * 16, from + u, 16);
+#endif
+    copy_x(to + kBlockBytes, a, first_token, rows, column_block, lane);
+    barrier_arrive_after_copies(barrier);
+  }
+  __device__ __forceinline__ void start() {
+    if (lane == 0) {
+      for (int s = 0; s < kStages; ++s) barrier_init(&full[s], 32 + SPARLOW_SM90);
+#if SPARLOW_SM90
       barrier_init_done();
-      for (int i = 0; i < kStages && i < count; ++i) copy(i);
+#endif
     }
     __syncwarp();
+    for (int i = 0; i < kStages && i < count; ++i) fill(i);
   }
-  __device__ __forceinline__ const uint4* acquire(int i) {
+  __device__ __forceinline__ const unsigned char* acquire(int i) {
     barrier_wait(&full[i % kStages], i / kStages % 2);
-    return ring + i % kStages * kBlockUnits;
+    return memory + i % kStages * stage_bytes;
   }
-  __device__ __forceinline__ void release(int i, int lane) {
+  __device__ __forceinline__ void release(int i) {
     __syncwarp();
-    if (lane == 0 && i + kStages < count) copy(i + kStages);
+    if (i + kStages < count) fill(i + kStages);
   }
-#else
-  __device__ __forceinline__ void start(int) {}
-  __device__ __forceinline__ const uint4* acquire(int i) { return next + static_cast<std::size_t>(i) * stride; }
-  __device__ __forceinline__ void release(int, int) {}
-#endif
 };
 
 // One block of 32 x 128 weights against 128 x 8 kTiles of x.
 template <typename T, int kTiles>
-__device__ __forceinline__ void multiply_block(float (&acc)[2][kTiles][4], const uint4* w, const uint4 (&x)[4][kTiles],
+__device__ __forceinline__ void multiply_block(float (&acc)[2][kTiles][4], const unsigned char* stage, int rows,
                                                int lane) {
-  const uint4 positions = w[kValueUnits + lane];
+  const auto* w = reinterpret_cast<const uint4*>(stage) + lane;
+  const uint4 positions = w[kValueUnits];
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
-    const uint4 upper = w[step * 32 + lane], lower = w[(4 + step) * 32 + lane];
+    const uint4 upper = w[step * 32], lower = w[(4 + step) * 32];
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
+      // Only `rows` rows have memory.
+      const int row = min(8 * t + lane % 8, rows - 1);
+      const uint4 x = load_matrices(x_address(stage + kBlockBytes, row, lane) + step * 64);
       if (step % 2 == 0) {
-        mma_sparse<T, 0>(acc[0][t], upper, x[step][t], step < 2 ? positions.x : positions.y);
-        mma_sparse<T, 0>(acc[1][t], lower, x[step][t], step < 2 ? positions.z : positions.w);
+        mma_sparse<T, 0>(acc[0][t], upper, x, step < 2 ? positions.x : positions.y);
+        mma_sparse<T, 0>(acc[1][t], lower, x, step < 2 ? positions.z : positions.w);
       } else {
-        mma_sparse<T, 1>(acc[0][t], upper, x[step][t], step < 2 ? positions.x : positions.y);
-        mma_sparse<T, 1>(acc[1][t], lower, x[step][t], step < 2 ? positions.z : positions.w);
+        mma_sparse<T, 1>(acc[0][t], upper, x, step < 2 ? positions.x : positions.y);
+        mma_sparse<T, 1>(acc[1][t], lower, x, step < 2 ? positions.z : positions.w);
       }
     }
   }
 }
 
-template <int kTiles>
-__device__ __forceinline__ void load_x_block(uint4 (&x)[4][kTiles], const ForwardArgs& a, int block, int lane) {
-  const uint4* from = a.x_operand + static_cast<std::size_t>(block) * (4 * kTiles * 32) + lane;
-#pragma unroll
-  for (int step = 0; step < 4; ++step)
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t)
-      x[step][t] = 8 * t + lane / 4 < a.tokens ? load_operand(from + (step * kTiles + t) * 32)
-                                               : make_uint4(0, 0, 0, 0);
-}
-
 // One step of 16 ranks; t comes in two parts.
 template <typename T, int kTiles>
-__device__ __forceinline__ void multiply_low_rank(float (&acc)[2][kTiles][4], const ForwardArgs& a, int row_block,
-                                                  int step, const uint4& upper, const uint4& lower, int lane) {
-  const uint4* from =
-      a.t_operand + (static_cast<std::size_t>(a.first_rank_step(row_block)) + step) * (kTiles * 32) + lane;
+__device__ __forceinline__ void multiply_low_rank(float (&acc)[2][kTiles][4], const uint4& upper, const uint4& lower,
+                                                  const uint4* t_operand, int lane) {
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
-    const uint4 operand = load_operand(from + t * 32);
+    const uint4 operand = load_t(t_operand + t * 32 + lane);
     mma_dense<T>(acc[0][t], upper, operand.x, operand.y);
     mma_dense<T>(acc[1][t], lower, operand.x, operand.y);
     mma_dense<T>(acc[0][t], upper, operand.z, operand.w);
@@ -117,60 +119,58 @@ __device__ __forceinline__ void store_y(const ForwardArgs& a, int token, int row
   static_cast<T*>(a.y)[static_cast<std::size_t>(token) * a.d_out + row] = from_float<T>(sum);
 }
 
-template <int kWarps, int kStages, int kTiles>
-struct DecodeShape {
-  // Sums replace a warp's ring at the end.
-  static constexpr int kRingBytes = kStages * kBlockBytes, kSumBytes = 8 * kTiles * kSumStride * 4;
-  static constexpr int kWarpBytes = kRingBytes > kSumBytes ? kRingBytes : kSumBytes;
-  static constexpr int kSharedBytes = kWarps * kWarpBytes;
-};
+// Bytes of a warp's shared memory: its ring, which the sums replace at the end.
+template <int kTiles, int kStages>
+SPARLOW_HD int decode_warp_bytes(int tokens) {
+  const int rows = tokens < 8 * kTiles ? tokens : 8 * kTiles, ring = kStages * (kBlockBytes + rows * kXStride);
+  constexpr int sums = 8 * kTiles * kSumStride * 4;
+  return ring > sums ? ring : sums;
+}
 
+// Grid: (row blocks, groups of 8 kTiles tokens).
 template <typename T, int kTiles, int kWarps, int kStages>
 __global__ void __launch_bounds__(kWarps * 32) decode_kernel(const ForwardArgs a) {
-  using Shape = DecodeShape<kWarps, kStages, kTiles>;
   extern __shared__ __align__(128) unsigned char shared[];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row_block = blockIdx.x;
-
-  WeightStream<kStages> stream;
-  stream.next = a.weights + (static_cast<std::size_t>(row_block) * a.column_blocks + warp) * kBlockUnits;
-  stream.stride = kWarps * kBlockUnits;
-  stream.count = (a.column_blocks - warp + kWarps - 1) / kWarps;
-  stream.ring = reinterpret_cast<uint4*>(shared + warp * Shape::kWarpBytes);
-#if SPARLOW_SM90
   __shared__ Barrier full[kWarps][kStages];
-  stream.full = full[warp];
-#endif
-  stream.start(lane);
-  allow_next_kernel();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row_block = blockIdx.x;
+  const int first_token = blockIdx.y * 8 * kTiles, rows = min(a.tokens - first_token, 8 * kTiles);
+  const int warp_bytes = decode_warp_bytes<kTiles, kStages>(a.tokens);
 
+  WarpRing<kWarps, kStages> ring{a,
+                                 a.weights + static_cast<std::size_t>(row_block) * a.column_blocks * kBlockUnits,
+                                 warp,
+                                 (a.column_blocks - warp + kWarps - 1) / kWarps,
+                                 first_token,
+                                 rows,
+                                 shared + warp * warp_bytes,
+                                 kBlockBytes + rows * kXStride,
+                                 full[warp],
+                                 lane};
+  ring.start();
+  allow_next_kernel();
   const uint4* u = a.u + static_cast<std::size_t>(row_block) * a.rank_steps * 64 + lane;
   uint4 upper{}, lower{};
   if (warp < a.rank_steps) upper = __ldg(u + warp * 64), lower = __ldg(u + warp * 64 + 32);
-  wait_for_previous_kernel();
 
   float acc[2][kTiles][4] = {};
-  uint4 x[4][kTiles], x_next[4][kTiles];
-  if (stream.count > 0) load_x_block<kTiles>(x_next, a, warp, lane);
+  for (int i = 0; i < ring.count; ++i) {
+    multiply_block<T, kTiles>(acc, ring.acquire(i), rows, lane);
+    ring.release(i);
+  }
+  if (warp < a.rank_steps) wait_for_previous_kernel();
   for (int step = warp; step < a.rank_steps; step += kWarps) {
     if (step != warp) upper = __ldg(u + step * 64), lower = __ldg(u + step * 64 + 32);
-    multiply_low_rank<T, kTiles>(acc, a, row_block, step, upper, lower, lane);
+    multiply_low_rank<T, kTiles>(acc, upper, lower, a.t_of(blockIdx.y, a.part_of(row_block) * a.rank_steps + step),
+                                 lane);
   }
-  for (int i = 0; i < stream.count; ++i) {
-#pragma unroll
-    for (int e = 0; e < 4 * kTiles; ++e) x[e / kTiles][e % kTiles] = x_next[e / kTiles][e % kTiles];
-    if (i + 1 < stream.count) load_x_block<kTiles>(x_next, a, warp + (i + 1) * kWarps, lane);
-    const uint4* w = stream.acquire(i);
-    multiply_block<T, kTiles>(acc, w, x, lane);
-    stream.release(i, lane);
-  }
-  store_sums<kTiles>(reinterpret_cast<float*>(shared + warp * Shape::kWarpBytes), acc, lane);
+  store_sums<kTiles>(reinterpret_cast<float*>(shared + warp * warp_bytes), acc, lane);
   __syncthreads();
-  for (int e = threadIdx.x; e < 8 * kTiles * kRowBlock; e += kWarps * 32) {
+  for (int e = threadIdx.x; e < rows * kRowBlock; e += kWarps * 32) {
     float sum = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w)
-      sum += reinterpret_cast<const float*>(shared + w * Shape::kWarpBytes)[e / kRowBlock * kSumStride + e % kRowBlock];
-    store_y<T>(a, e / kRowBlock, row_block * kRowBlock + e % kRowBlock, sum);
+      sum += reinterpret_cast<const float*>(shared + w * warp_bytes)[e / kRowBlock * kSumStride + e % kRowBlock];
+    store_y<T>(a, first_token + e / kRowBlock, row_block * kRowBlock + e % kRowBlock, sum);
   }
 }
 

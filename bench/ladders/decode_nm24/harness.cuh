@@ -179,7 +179,7 @@ struct Layer {
   std::uint32_t *weights, *u, *v;
   Bf16 *values, *u_plain, *v_plain, *x, *y;
   std::uint8_t* meta;
-  uint4 *x_operand, *t_operand;
+  uint4* t_operand;
   double *t64, *y64;
   static constexpr int kMaxTokens = 64;
 
@@ -196,7 +196,6 @@ struct Layer {
     v_plain = device<Bf16>(static_cast<std::size_t>(parts) * rank * d_in);
     x = device<Bf16>(static_cast<std::size_t>(kMaxTokens) * d_in);
     y = device<Bf16>(static_cast<std::size_t>(kMaxTokens) * d_out);
-    x_operand = device<uint4>(static_cast<std::size_t>(blocks(d_in, kColumnBlock)) * 4 * 8 * 32);
     t_operand = device<uint4>(static_cast<std::size_t>(parts) * blocks(rank, kRankBlock) * 8 * 32 + 1);
     t64 = device<double>(static_cast<std::size_t>(parts) * rank * kMaxTokens);
     y64 = device<double>(static_cast<std::size_t>(d_out) * kMaxTokens);
@@ -210,7 +209,7 @@ struct Layer {
   }
   ~Layer() {
     for (void* p : {(void*)weights, (void*)u, (void*)v, (void*)values, (void*)meta, (void*)u_plain, (void*)v_plain,
-                    (void*)x, (void*)y, (void*)x_operand, (void*)t_operand, (void*)t64, (void*)y64})
+                    (void*)x, (void*)y, (void*)t_operand, (void*)t64, (void*)y64})
       cudaFree(p);
   }
   void pack(int c) {
@@ -227,12 +226,13 @@ struct Layer {
     }
   }
   CheckpointNm24 checkpoint() const { return {reinterpret_cast<std::uint16_t*>(values), meta, d_out, d_in}; }
-  ForwardArgs args(int copy, int tokens) const {
+  ForwardArgs args(int copy, int tokens, int group_tiles = 1) const {
     ForwardArgs a{};
     a.weights = reinterpret_cast<const uint4*>(weights + copy * weight_n);
     a.u = reinterpret_cast<const uint4*>(u + copy * u_n), a.v = reinterpret_cast<const uint4*>(v + copy * v_n);
-    a.x = x, a.y = y, a.x_operand = x_operand, a.t_operand = t_operand;
+    a.x = x, a.y = y, a.t_operand = t_operand;
     a.d_out = d_out, a.d_in = d_in, a.tokens = tokens;
+    a.group_tiles = group_tiles, a.wide_x = d_in % 8 == 0;
     a.column_blocks = blocks(d_in, kColumnBlock), a.rank_steps = blocks(rank, kRankBlock), a.parts = parts;
     for (int p = 0; p < kMaxParts - 1; ++p)
       a.part_end[p] = p + 1 < parts ? (p + 1) * (d_out / parts) / kRowBlock : 1 << 30;
@@ -267,9 +267,29 @@ struct Layer {
 
 enum class Overlap { none, layer, all };  // which kernels may start before their predecessor has ended
 
-template <typename Kernel>
+// x as boxes of 64 columns and `box` tokens with a 128-byte swizzle.
+inline CUtensorMap map_of_x(const ForwardArgs& a, int box) {
+  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                              const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
+                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  static const Encode encode = [] {
+    void* f = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found));
+    return reinterpret_cast<Encode>(f);
+  }();
+  CUtensorMap map;
+  const cuuint64_t size[] = {cuuint64_t(a.d_in), cuuint64_t(a.tokens)}, stride[] = {cuuint64_t(a.d_in) * 2};
+  const cuuint32_t boxes[] = {64, cuuint32_t(box)}, steps[] = {1, 1};
+  CHECK(encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(a.x), size, stride, boxes, steps,
+               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+  return map;
+}
+
+template <typename Kernel, typename... Args>
 void launch(Kernel kernel, dim3 grid, int threads, int shared, int cluster, bool overlap, cudaStream_t stream,
-            const ForwardArgs& args) {
+            const Args&... args) {
   cudaLaunchAttribute attributes[2]{};
   cudaLaunchConfig_t config{};
   config.gridDim = grid, config.blockDim = dim3(threads), config.dynamicSmemBytes = shared, config.stream = stream;
@@ -282,7 +302,7 @@ void launch(Kernel kernel, dim3 grid, int threads, int shared, int cluster, bool
     attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
   }
-  CHECK(cudaLaunchKernelEx(&config, kernel, args));
+  CHECK(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
 }  // namespace ladder
