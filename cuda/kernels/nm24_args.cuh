@@ -1,4 +1,8 @@
 // What the kernels of one forward pass share.
+//
+// A forward pass is one launch. Its first `t_blocks` blocks compute t = x vᵀ for everybody, the others read s and need
+// t only at their end. They wait for it in global memory, which cannot hang: blocks start in the order of their index,
+// and a block that computes t waits for nobody.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +14,12 @@ namespace sparlow::kernels {
 
 constexpr int kMaxParts = 4;
 
+// At the start of the workspace. All zero between launches.
+struct Progress {
+  unsigned t_ready;  // blocks that have stored their share of t
+  unsigned t_used;   // blocks that will not look at t_ready again
+};
+
 struct ForwardArgs {
   const uint4* weights;
   const uint4* u;
@@ -17,13 +27,17 @@ struct ForwardArgs {
   const void* bias;  // may be null
   const void* x;     // [tokens, d_in]
   void* y;           // [tokens, d_out]
-  uint4* t_operand;  // [group of tokens][part][rank step][tile of 8 tokens][lane]: x vᵀ as a sum of two 16-bit numbers
+  Progress* progress;
+  uint4* t_operand;  // [group of tokens][part][rank step][tile of 8 tokens][lane]: t as a sum of two 16-bit numbers
   int d_out, d_in, tokens;
-  int group_tiles;              // tiles of a group of tokens, the tokens of one block of the second kernel
+  int group_tiles;  // tiles of a group of tokens, the tokens of one block
   int column_blocks;
   int rank_steps;               // of one part
   int parts;
   int part_end[kMaxParts - 1];  // row blocks before the second, third, fourth part
+  int t_blocks;                 // that do anything
+  int first_block;              // that has rows of y: t_blocks, rounded up to whole clusters
+  int splits;                   // blocks of a cluster, which share rows of y
   bool wide_x;                  // rows of x start at multiples of 16 bytes; else of 8
 
   __device__ __forceinline__ int part_of(int row_block) const {
@@ -37,8 +51,24 @@ struct ForwardArgs {
   }
 };
 
-// t is written by a kernel that may still run when its reader starts: no read-only loads.
-__device__ __forceinline__ uint4 load_t(const uint4* p) { return __ldcg(p); }
+// One thread, after a barrier behind the block's stores to t_operand.
+__device__ __forceinline__ void announce_t(const ForwardArgs& a) {
+  __threadfence();
+  atomicAdd(&a.progress->t_ready, 1u);
+}
+// What other threads of a warp or block load after a barrier is there as well.
+__device__ __forceinline__ void wait_for_t(const ForwardArgs& a) {
+  unsigned ready;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(ready) : "l"(&a.progress->t_ready) : "memory");
+  } while (ready < static_cast<unsigned>(a.t_blocks));
+}
+// One thread, once no thread of the block will wait again. The last block leaves zeros behind.
+__device__ __forceinline__ void finish_with_t(const ForwardArgs& a) {
+  if (a.t_blocks == 0) return;
+  const unsigned last = gridDim.x - a.first_block - 1;
+  if (atomicInc(&a.progress->t_used, last) == last) a.progress->t_ready = 0;
+}
 
 constexpr int kXStride = kColumnBlock * 2 + 16;  // bytes of a row of x in shared memory: rows fall into other banks
 
@@ -59,9 +89,9 @@ __device__ __forceinline__ void copy_x(unsigned char* shared, const ForwardArgs&
   }
 }
 
-// Address for load_matrices of 8 tokens. Rows that were not copied hold anything: their products are not stored.
-__device__ __forceinline__ const unsigned char* x_address(const unsigned char* shared, int row, int lane) {
-  return shared + row * kXStride + lane / 8 * 16;
+// Operand of 32 columns and 8 tokens. Only `rows` rows have memory; the products of others are not stored.
+__device__ __forceinline__ uint4 load_x(const unsigned char* shared, int tile, int step, int rows, int lane) {
+  return load_matrices(shared + min(8 * tile + lane % 8, rows - 1) * kXStride + lane / 8 * 16 + step * 64);
 }
 
 }  // namespace sparlow::kernels

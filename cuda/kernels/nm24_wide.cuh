@@ -57,44 +57,59 @@ struct WideRing {
 
 // The producer: one thread.
 template <typename Shape>
-__device__ __forceinline__ void produce(const ForwardArgs& a, const CUtensorMap* x_map, const WideRing<Shape>& ring,
-                                        const WideWork& work) {
-  const std::uint64_t policy = evict_first();
-  const int last = blocks(a.d_out, kRowBlock) - 1;
-  const int column_stages = min(work.count, max(work.column_blocks - work.first, 0));
-  for (int i = 0; i < column_stages; ++i) {
-    ring.wait_empty(i);
+struct WideProducer {
+  const ForwardArgs& a;
+  const CUtensorMap* x_map;
+  const WideRing<Shape>& ring;
+  const WideWork& work;
+  std::uint64_t policy = evict_first();
+  int last_row_block = blocks(a.d_out, kRowBlock) - 1;
+
+  // Rows past the end are read again and not stored.
+  __device__ __forceinline__ int row_block(int r) const { return min(work.first_row_block + r, last_row_block); }
+
+  __device__ __forceinline__ void copy_weights(int i) const {
     Barrier* full = &ring.full[i % Shape::kStages];
-    unsigned char* to = ring.stage(i);
-    const int column_block = work.first + i;
     barrier_expect(full, Shape::kStageBytes);
-    for (int r = 0; r < Shape::kRowBlocks; ++r) {
-      const int row_block = min(work.first_row_block + r, last);  // past the end: read again, not stored
-      bulk_copy(to + Shape::kXBytes + r * kBlockBytes,
-                a.weights + (static_cast<std::size_t>(row_block) * a.column_blocks + column_block) * kBlockUnits,
+    for (int r = 0; r < Shape::kRowBlocks; ++r)
+      bulk_copy(ring.stage(i) + Shape::kXBytes + r * kBlockBytes,
+                a.weights + (static_cast<std::size_t>(row_block(r)) * a.column_blocks + work.first + i) * kBlockUnits,
                 kBlockBytes, full, policy);
-    }
-    for (int half = 0; half < 2; ++half)
-      tensor_copy(to + half * Shape::kHalfXBytes, x_map, column_block * kColumnBlock + 64 * half,
-                  work.token_group * Shape::kTokens, full);
   }
-  if (column_stages == work.count) return;
-  for (int i = column_stages; i < work.count; ++i) {
-    ring.wait_empty(i);
+  __device__ __forceinline__ void copy_x(int i) const {
+    for (int half = 0; half < 2; ++half)
+      tensor_copy(ring.stage(i) + half * Shape::kHalfXBytes, x_map, (work.first + i) * kColumnBlock + 64 * half,
+                  work.token_group * Shape::kTokens, &ring.full[i % Shape::kStages]);
+  }
+  // A stage of ranks: u, and t once it is there.
+  __device__ __forceinline__ void copy_ranks(int i) const {
     Barrier* full = &ring.full[i % Shape::kStages];
-    unsigned char* to = ring.stage(i);
     const int first_step = (work.first + i - work.column_blocks) * kStageRankSteps;
     const int steps = min(a.rank_steps - first_step, kStageRankSteps);
     barrier_expect(full, steps * (Shape::kTiles * 512 + Shape::kRowBlocks * 1024));
     for (int r = 0; r < Shape::kRowBlocks; ++r)
-      bulk_copy(to + Shape::kXBytes + r * kBlockBytes,
-                a.u + (static_cast<std::size_t>(min(work.first_row_block + r, last)) * a.rank_steps + first_step) * 64,
-                steps * 1024, full, policy);
-    if (i == column_stages) wait_for_previous_kernel();
-    bulk_copy(to, a.t_of(work.token_group, a.part_of(work.first_row_block) * a.rank_steps + first_step),
+      bulk_copy(ring.stage(i) + Shape::kXBytes + r * kBlockBytes,
+                a.u + (static_cast<std::size_t>(row_block(r)) * a.rank_steps + first_step) * 64, steps * 1024, full,
+                policy);
+    wait_for_t(a);
+    fence_before_copies();
+    bulk_copy(ring.stage(i), a.t_of(work.token_group, a.part_of(work.first_row_block) * a.rank_steps + first_step),
               steps * Shape::kTiles * 512, full, policy);
   }
-}
+  __device__ __forceinline__ void run() const {
+    const int columns = min(work.count, max(work.column_blocks - work.first, 0)), early = min(columns, Shape::kStages);
+    for (int i = 0; i < early; ++i) copy_weights(i);
+    wait_for_previous_kernel();
+    for (int i = 0; i < early; ++i) copy_x(i);
+    for (int i = early; i < work.count; ++i) {
+      ring.wait_empty(i);
+      if (i < columns)
+        copy_weights(i), copy_x(i);
+      else
+        copy_ranks(i);
+    }
+  }
+};
 
 // This warp's 16 rows of a stage of columns. Products of all four warps of a warpgroup run together.
 template <typename T, typename Shape>
@@ -122,7 +137,7 @@ __device__ __forceinline__ void multiply_columns(float (&acc)[Shape::kTiles][4],
 }
 
 template <typename T, typename Shape>
-__device__ __forceinline__ void multiply_ranks(float (&acc)[Shape::kTiles][4], const unsigned char* stage, int tile,
+__device__ __forceinline__ void multiply_rank_stage(float (&acc)[Shape::kTiles][4], const unsigned char* stage, int tile,
                                                int steps, int lane) {
   const auto* u = reinterpret_cast<const uint4*>(stage + Shape::kXBytes + tile / 2 * kBlockBytes) + lane;
   const auto* t_operand = reinterpret_cast<const uint4*>(stage) + lane;
@@ -157,14 +172,13 @@ __device__ __forceinline__ void add(float4& a, const float4& b) { a.x += b.x, a.
 
 // Adds up the blocks of the cluster (1 << split_bits of them); each stores its share of the rows.
 template <typename T, typename Shape>
-__device__ __forceinline__ void finish_wide(const ForwardArgs& a, float* sums, int first_token, int rows,
-                                            int split_bits) {
+__device__ __forceinline__ void finish_wide(const ForwardArgs& a, float* sums, int first_token, int tokens,
+                                            int first_row, int split, int split_bits) {
   constexpr int kQuads = Shape::kRows / 4;
-  const int split = blockIdx.x, first_row = blockIdx.y * Shape::kRows;
   const int share_bits = 31 - __clz(kQuads) - split_bits, share = 1 << share_bits;
   auto* inbox = reinterpret_cast<float4*>(sums + Shape::kSumBytes / 4);  // [split][token][quad of the share]
   if (split_bits) cluster_wait();  // the others' rings are drained
-  for (int e = threadIdx.x; e < rows * kQuads; e += Shape::kThreads) {
+  for (int e = threadIdx.x; e < tokens * kQuads; e += Shape::kThreads) {
     const int token = e / kQuads, quad = e % kQuads;
     const float4 sum = *reinterpret_cast<const float4*>(sums + token * Shape::kStride + 4 * quad);
     if (split_bits)
@@ -176,7 +190,7 @@ __device__ __forceinline__ void finish_wide(const ForwardArgs& a, float* sums, i
   if (!split_bits) return;
   cluster_arrive();
   cluster_wait();
-  for (int e = threadIdx.x; e < rows << share_bits; e += Shape::kThreads) {
+  for (int e = threadIdx.x; e < tokens << share_bits; e += Shape::kThreads) {
     float4 sum{};
     for (int s = 0; s < 1 << split_bits; ++s) add(sum, inbox[((s * Shape::kTokens) << share_bits) + e]);
     store_four<T>(a, first_token + (e >> share_bits), first_row + 4 * ((split << share_bits) + (e & (share - 1))), sum);
@@ -185,32 +199,39 @@ __device__ __forceinline__ void finish_wide(const ForwardArgs& a, float* sums, i
 
 #endif  // SPARLOW_SM90
 
-// Grid: (splits, groups of row blocks, groups of tokens). Splits: 1, 2, 4 or 8, a cluster. A block's rows are of one
-// part.
+// Grid: first_block, then splits x groups of row blocks x groups of 8 kTiles tokens. Splits: 1, 2, 4 or 8, a cluster.
+// A block's rows are of one part.
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     wide_kernel(const ForwardArgs a, const __grid_constant__ CUtensorMap x_map) {
 #if SPARLOW_SM90
+  constexpr int kInnerWarps = 4, kInnerStages = 4;
   extern __shared__ unsigned char raw[];
-  __shared__ Barrier full[Shape::kStages], empty[Shape::kStages];
+  __shared__ Barrier full[kInnerWarps * kInnerStages + Shape::kStages], empty[Shape::kStages];
   unsigned char* shared = raw + (1024 - shared_address(raw) % 1024) % 1024;
+  allow_next_kernel();
+  if (static_cast<int>(blockIdx.x) < a.first_block) {
+    if (static_cast<int>(blockIdx.x) < a.t_blocks)
+      inner_block<T, Shape::kTiles == 1 ? 1 : 2, kInnerStages>(a, blockIdx.x, shared, Shape::kRingBytes / kInnerWarps,
+                                                               full, kInnerWarps);
+    return;
+  }
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int split = blockIdx.x, splits = gridDim.x, split_bits = 31 - __clz(splits);
-  const int stages = a.column_blocks + blocks(a.rank_steps, kStageRankSteps);
-  const int first = stages * split / splits;
-  const WideWork work{first, stages * (split + 1) / splits - first, a.column_blocks, static_cast<int>(blockIdx.z),
-                      static_cast<int>(blockIdx.y) * Shape::kRowBlocks};
-  const int first_token = blockIdx.z * Shape::kTokens, rows = min(a.tokens - first_token, Shape::kTokens);
+  const int split_bits = 31 - __clz(a.splits), index = blockIdx.x - a.first_block, split = index & (a.splits - 1);
+  const int tiles = blocks(a.d_out, Shape::kRows), tile = (index >> split_bits) % tiles;
+  const int group = (index >> split_bits) / tiles;
+  const int stages = a.column_blocks + blocks(a.rank_steps, kStageRankSteps), first = (stages * split) >> split_bits;
+  const WideWork work{first, ((stages * (split + 1)) >> split_bits) - first, a.column_blocks, group,
+                      tile * Shape::kRowBlocks};
   if (threadIdx.x == Shape::kWarps * 32) {
     for (int s = 0; s < Shape::kStages; ++s) barrier_init(&full[s], 1), barrier_init(&empty[s], Shape::kWarps);
     barrier_init_done();
   }
   __syncthreads();
-  allow_next_kernel();
   const WideRing<Shape> ring{shared, full, empty};
   float acc[Shape::kTiles][4] = {};
   if (warp == Shape::kWarps) {
-    if (lane == 0) produce<Shape>(a, &x_map, ring, work);
+    if (lane == 0) WideProducer<Shape>{a, &x_map, ring, work}.run();
     __syncwarp();
   } else {
     for (int i = 0; i < work.count; ++i) {
@@ -219,14 +240,15 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
       if (rank_stage < 0)
         multiply_columns<T, Shape>(acc, ring.stage(i), warp, lane);
       else
-        multiply_ranks<T, Shape>(acc, ring.stage(i), warp, min(a.rank_steps - rank_stage * kStageRankSteps, kStageRankSteps),
-                                 lane);
+        multiply_rank_stage<T, Shape>(acc, ring.stage(i), warp,
+                                      min(a.rank_steps - rank_stage * kStageRankSteps, kStageRankSteps), lane);
       __syncwarp();
       if (lane == 0) barrier_arrive(&ring.empty[i % Shape::kStages]);
     }
   }
   __syncthreads();  // the ring is drained; sums take its place
-  if (splits > 1) cluster_arrive();
+  if (threadIdx.x == Shape::kWarps * 32) finish_with_t(a);
+  if (a.splits > 1) cluster_arrive();
   float* sums = reinterpret_cast<float*>(shared);
   if (warp < Shape::kWarps) {
 #pragma unroll
@@ -236,7 +258,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
         sums[(8 * t + lane % 4 * 2 + i % 2) * Shape::kStride + warp * 16 + lane / 4 + i / 2 * 8] = acc[t][i];
   }
   __syncthreads();
-  finish_wide<T, Shape>(a, sums, first_token, rows, split_bits);
+  finish_wide<T, Shape>(a, sums, group * Shape::kTokens, min(a.tokens - group * Shape::kTokens, Shape::kTokens),
+                        tile * Shape::kRows, split, split_bits);
 #endif
 }
 

@@ -180,6 +180,7 @@ struct Layer {
   Bf16 *values, *u_plain, *v_plain, *x, *y;
   std::uint8_t* meta;
   uint4* t_operand;
+  Progress* progress;
   double *t64, *y64;
   static constexpr int kMaxTokens = 64;
 
@@ -197,6 +198,8 @@ struct Layer {
     x = device<Bf16>(static_cast<std::size_t>(kMaxTokens) * d_in);
     y = device<Bf16>(static_cast<std::size_t>(kMaxTokens) * d_out);
     t_operand = device<uint4>(static_cast<std::size_t>(parts) * blocks(rank, kRankBlock) * 8 * 32 + 1);
+    progress = device<Progress>(1);
+    CHECK(cudaMemset(progress, 0, sizeof(Progress)));
     t64 = device<double>(static_cast<std::size_t>(parts) * rank * kMaxTokens);
     y64 = device<double>(static_cast<std::size_t>(d_out) * kMaxTokens);
     fill_values<<<1024, 256>>>(values, static_cast<std::size_t>(d_out) * d_in / 2, 1, .03f);
@@ -209,7 +212,7 @@ struct Layer {
   }
   ~Layer() {
     for (void* p : {(void*)weights, (void*)u, (void*)v, (void*)values, (void*)meta, (void*)u_plain, (void*)v_plain,
-                    (void*)x, (void*)y, (void*)t_operand, (void*)t64, (void*)y64})
+                    (void*)x, (void*)y, (void*)t_operand, (void*)progress, (void*)t64, (void*)y64})
       cudaFree(p);
   }
   void pack(int c) {
@@ -230,10 +233,11 @@ struct Layer {
     ForwardArgs a{};
     a.weights = reinterpret_cast<const uint4*>(weights + copy * weight_n);
     a.u = reinterpret_cast<const uint4*>(u + copy * u_n), a.v = reinterpret_cast<const uint4*>(v + copy * v_n);
-    a.x = x, a.y = y, a.t_operand = t_operand;
+    a.x = x, a.y = y, a.t_operand = t_operand, a.progress = progress;
     a.d_out = d_out, a.d_in = d_in, a.tokens = tokens;
     a.group_tiles = group_tiles, a.wide_x = d_in % 8 == 0;
     a.column_blocks = blocks(d_in, kColumnBlock), a.rank_steps = blocks(rank, kRankBlock), a.parts = parts;
+    a.t_blocks = parts * a.rank_steps * blocks(tokens, 8 * std::min(group_tiles, 2));
     for (int p = 0; p < kMaxParts - 1; ++p)
       a.part_end[p] = p + 1 < parts ? (p + 1) * (d_out / parts) / kRowBlock : 1 << 30;
     return a;
@@ -265,7 +269,7 @@ struct Layer {
   }
 };
 
-enum class Overlap { none, layer, all };  // which kernels may start before their predecessor has ended
+enum class Overlap { none, all };  // may a kernel start before its predecessor has ended
 
 // x as boxes of 64 columns and `box` tokens with a 128-byte swizzle.
 inline CUtensorMap map_of_x(const ForwardArgs& a, int box) {
