@@ -1,6 +1,6 @@
 // What the kernels of one forward pass share.
 //
-// A forward pass is one launch. Its first `t_blocks` blocks compute t = x vᵀ for everybody, the others read s and need
+// A forward pass is one launch. Its first blocks compute t = x vᵀ for everybody, the others read s and need
 // t only at their end. They wait for it in global memory, which cannot hang: blocks start in the order of their index,
 // and a block that computes t waits for nobody.
 #pragma once
@@ -16,9 +16,12 @@ constexpr int kMaxParts = 4;
 
 // At the start of the workspace. All zero between launches.
 struct Progress {
-  unsigned t_ready;  // blocks that have stored their share of t
-  unsigned t_used;   // blocks that will not look at t_ready again
+  unsigned t_ready;      // units of t that are there; a unit is 16 ranks and the tokens of one block
+  unsigned t_used;       // blocks that will not look at t_ready again
+  unsigned arrivals[];   // of each unit: blocks that have stored their share
 };
+
+constexpr int kInnerSplits = 8;  // blocks that share a unit of t: each has an eighth of the columns
 
 struct ForwardArgs {
   const uint4* weights;
@@ -28,6 +31,7 @@ struct ForwardArgs {
   const void* x;     // [tokens, d_in]
   void* y;           // [tokens, d_out]
   Progress* progress;
+  float* t_shares;   // [unit][share][token][rank]
   uint4* t_operand;  // [group of tokens][part][rank step][tile of 8 tokens][lane]: t as a sum of two 16-bit numbers
   int d_out, d_in, tokens;
   int group_tiles;  // tiles of a group of tokens, the tokens of one block
@@ -35,8 +39,8 @@ struct ForwardArgs {
   int rank_steps;               // of one part
   int parts;
   int part_end[kMaxParts - 1];  // row blocks before the second, third, fourth part
-  int t_blocks;                 // that do anything
-  int first_block;              // that has rows of y: t_blocks, rounded up to whole clusters
+  int t_units;
+  int first_block;              // that has rows of y; those before it compute t
   int splits;                   // blocks of a cluster, which share rows of y
   bool wide_x;                  // rows of x start at multiples of 16 bytes; else of 8
 
@@ -51,21 +55,17 @@ struct ForwardArgs {
   }
 };
 
-// One thread, after a barrier behind the block's stores to t_operand.
-__device__ __forceinline__ void announce_t(const ForwardArgs& a) {
-  __threadfence();
-  atomicAdd(&a.progress->t_ready, 1u);
-}
 // What other threads of a warp or block load after a barrier is there as well.
 __device__ __forceinline__ void wait_for_t(const ForwardArgs& a) {
-  unsigned ready;
-  do {
+  for (unsigned ready = 0;;) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(ready) : "l"(&a.progress->t_ready) : "memory");
-  } while (ready < static_cast<unsigned>(a.t_blocks));
+    if (ready >= static_cast<unsigned>(a.t_units)) return;
+    __nanosleep(100);
+  }
 }
 // One thread, once no thread of the block will wait again. The last block leaves zeros behind.
 __device__ __forceinline__ void finish_with_t(const ForwardArgs& a) {
-  if (a.t_blocks == 0) return;
+  if (a.t_units == 0) return;
   const unsigned last = gridDim.x - a.first_block - 1;
   if (atomicInc(&a.progress->t_used, last) == last) a.progress->t_ready = 0;
 }

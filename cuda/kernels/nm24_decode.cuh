@@ -4,6 +4,7 @@
 #pragma once
 
 #include "nm24_inner.cuh"
+#include "nm24_ring.cuh"
 
 namespace sparlow::kernels {
 
@@ -76,7 +77,7 @@ __device__ __forceinline__ void store_y(const ForwardArgs& a, int token, int row
 // Shared memory of a warp: its ring, which its sums replace at the end.
 template <int kTiles, int kStages>
 SPARLOW_HD int decode_warp_bytes(int tokens) {
-  const int ring = kStages * WarpRing::stage_bytes(kBlockBytes, tokens < 8 * kTiles ? tokens : 8 * kTiles);
+  const int ring = kStages * WarpRing::stage_bytes(tokens < 8 * kTiles ? tokens : 8 * kTiles);
   constexpr int sums = 8 * kTiles * kSumStride * 4;
   return ring > sums ? ring : sums;
 }
@@ -87,9 +88,7 @@ __device__ __forceinline__ void decode_block(const ForwardArgs& a, int row_block
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int first_token = group * 8 * kTiles, tokens = min(a.tokens - first_token, 8 * kTiles);
   WarpRing ring{a,
-                reinterpret_cast<const unsigned char*>(a.weights) +
-                    static_cast<std::size_t>(row_block) * a.column_blocks * kBlockBytes,
-                kBlockBytes,
+                a.weights + static_cast<std::size_t>(row_block) * a.column_blocks * kBlockUnits,
                 warp,
                 kWarps,
                 (a.column_blocks - warp + kWarps - 1) / kWarps,
@@ -126,8 +125,8 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(const ForwardArgs a
   __shared__ Barrier full[kWarps][kStages];
   const int warp_bytes = decode_warp_bytes<kTiles, kStages>(a.tokens), index = blockIdx.x;
   allow_next_kernel();
-  if (index < a.t_blocks) {
-    inner_block<T, kTiles, kStages>(a, index, shared, warp_bytes, full[0], kWarps);
+  if (index < a.first_block) {
+    inner_block<T, kTiles, kWarps>(a, index, shared);
   } else {
     const int row_blocks = blocks(a.d_out, kRowBlock), rest = index - a.first_block;
     decode_block<T, kTiles, kWarps, kStages>(a, rest % row_blocks, rest / row_blocks, shared, warp_bytes,

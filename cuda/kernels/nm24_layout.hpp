@@ -8,7 +8,8 @@
 //            units 0..255: (tile t of 16 rows, step s of 32 columns, lane) -> the kept pairs of four groups of four
 //            units 256..287: (lane) -> their positions
 //   u        [row block of 32][step of 16 ranks][tile t][lane]      operand A of a dense m16n8k16 product
-//   v        [tile of 16 ranks][step of 16 columns][lane]           likewise
+//   v        [tile of 16 ranks][step of 32 columns][half][lane]     likewise, columns permuted: lane q of a quad holds
+//            columns 8 q .. 8 q + 7 of the step, so that it reads the same columns of x with one load
 //
 // Rows, columns and ranks are padded with zeros to whole blocks.
 #pragma once
@@ -28,7 +29,6 @@ constexpr int kRowBlock = 32, kColumnBlock = 128, kRankBlock = 16;
 constexpr int kStep = 32;                           // columns of one sparse matrix instruction
 constexpr int kBlockUnits = 288, kValueUnits = 256;  // of one 32 x 128 block of weights
 constexpr int kBlockBytes = kBlockUnits * 16;        // 9/16 of the dense block
-constexpr int kRankBlockBytes = kRankBlock * kColumnBlock * 2;  // 16 x 128 of v
 
 SPARLOW_HD int blocks(int n, int block) { return (n + block - 1) / block; }
 
@@ -109,10 +109,11 @@ SPARLOW_HD std::uint32_t u_word(const Dense16& u, std::size_t index) {
 }
 
 SPARLOW_HD std::uint32_t v_word(const Dense16& v, std::size_t index) {
-  const int word = index % 4, lane = index / 4 % 32;
-  const int steps = blocks(v.cols, kColumnBlock) * (kColumnBlock / 16);
-  const int step = index / 128 % steps, tile = static_cast<int>(index / 128 / steps);
-  return v.pair(tile * kRankBlock + word_row(lane, word), step * 16 + 2 * (lane % 4) + 8 * (word / 2));
+  const int word = index % 4, lane = index / 4 % 32, half = index / 128 % 2;
+  const int steps = blocks(v.cols, kColumnBlock) * (kColumnBlock / kStep);
+  const int step = index / 256 % steps, tile = static_cast<int>(index / 256 / steps);
+  return v.pair(tile * kRankBlock + word_row(lane, word),
+                step * kStep + 8 * (lane % 4) + 4 * half + 2 * (word / 2));
 }
 
 SPARLOW_HD std::size_t weight_words(int d_out, int d_in) {
@@ -122,7 +123,7 @@ SPARLOW_HD std::size_t u_words(int d_out, int rank) {
   return static_cast<std::size_t>(blocks(d_out, kRowBlock)) * blocks(rank, kRankBlock) * 256;
 }
 SPARLOW_HD std::size_t v_words(int rank, int d_in) {
-  return static_cast<std::size_t>(blocks(rank, kRankBlock)) * blocks(d_in, kColumnBlock) * (kRankBlockBytes / 4);
+  return static_cast<std::size_t>(blocks(rank, kRankBlock)) * blocks(d_in, kColumnBlock) * (kColumnBlock / kStep) * 256;
 }
 
 }  // namespace sparlow::kernels

@@ -1,4 +1,4 @@
-// What one warp reads: every `stride`-th column block of some rows (of s or v), with the 128 columns of x that go with
+// What one warp reads: every `stride`-th column block of 32 rows of s, with the 128 columns of x that go with
 // it. Asynchronous copies fill a ring in shared memory, which holds the bytes in flight: registers would not suffice.
 // No other warp takes part, so the loop over a ring needs no barrier between warps.
 #pragma once
@@ -9,8 +9,7 @@ namespace sparlow::kernels {
 
 struct WarpRing {
   const ForwardArgs& a;
-  const unsigned char* rows_from;  // the rows' column block 0
-  int block_bytes;
+  const uint4* weights;      // of the row block
   int first, stride, count;  // column blocks
   int first_token, tokens;
   unsigned char* memory;
@@ -23,23 +22,23 @@ struct WarpRing {
   std::uint64_t policy = evict_first();
 #endif
 
-  static SPARLOW_HD int stage_bytes(int block_bytes, int tokens) { return block_bytes + tokens * kXStride; }
+  static SPARLOW_HD int stage_bytes(int tokens) { return kBlockBytes + tokens * kXStride; }
 
-  __device__ __forceinline__ unsigned char* stage(int i) { return memory + i * stage_bytes(block_bytes, tokens); }
+  __device__ __forceinline__ unsigned char* stage(int i) { return memory + i * stage_bytes(tokens); }
 
-  __device__ __forceinline__ void fill_rows(int to, int i) {
-    const unsigned char* from = rows_from + static_cast<std::size_t>(first + i * stride) * block_bytes;
+  __device__ __forceinline__ void fill_weights(int to, int i) {
+    const uint4* from = weights + static_cast<std::size_t>(first + i * stride) * kBlockUnits;
 #if SPARLOW_SM90
     if (lane == 0) {
-      barrier_expect(&full[to], block_bytes);
-      bulk_copy(stage(to), from, block_bytes, &full[to], policy);
+      barrier_expect(&full[to], kBlockBytes);
+      bulk_copy(stage(to), from, kBlockBytes, &full[to], policy);
     }
 #else
-    for (int byte = lane * 16; byte < block_bytes; byte += 512) copy_16(stage(to) + byte, from + byte, 16);
+    for (int unit = lane; unit < kBlockUnits; unit += 32) copy_16(stage(to) + unit * 16, from + unit, 16);
 #endif
   }
   __device__ __forceinline__ void fill_x(int to, int i) {
-    copy_x(stage(to) + block_bytes, a, first_token, tokens, first + i * stride, lane);
+    copy_x(stage(to) + kBlockBytes, a, first_token, tokens, first + i * stride, lane);
     barrier_arrive_after_copies(&full[to]);
   }
   // Weights do not depend on the kernel before this one; x does.
@@ -52,7 +51,7 @@ struct WarpRing {
     }
     __syncwarp();
     const int early = min(stages, count);
-    for (int i = 0; i < early; ++i) fill_rows(i, i);
+    for (int i = 0; i < early; ++i) fill_weights(i, i);
     wait_for_previous_kernel();
     for (int i = 0; i < early; ++i) fill_x(i, i);
   }
@@ -63,7 +62,7 @@ struct WarpRing {
   // Done with block i.
   __device__ __forceinline__ void release(int i) {
     __syncwarp();
-    if (i + stages < count) fill_rows(slot, i + stages), fill_x(slot, i + stages);
+    if (i + stages < count) fill_weights(slot, i + stages), fill_x(slot, i + stages);
     if (++slot == stages) slot = 0, parity ^= 1;
   }
 };

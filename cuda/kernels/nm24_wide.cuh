@@ -19,6 +19,7 @@ struct WideShape {
   static constexpr int kTiles = kTiles_, kGroups = kGroups_, kStages = kStages_;
   static constexpr int kWarps = 4 * kGroups, kThreads = (kWarps + 1) * 32;  // one more warp produces
   static constexpr int kRows = 64 * kGroups, kRowBlocks = kRows / kRowBlock, kTokens = 8 * kTiles;
+  static constexpr int kInnerTiles = kTiles < 4 ? kTiles : 4;
   static constexpr int kHalfXBytes = kTokens * 128, kXBytes = 2 * kHalfXBytes;
   static constexpr int kWeightBytes = kRowBlocks * kBlockBytes, kStageBytes = kXBytes + kWeightBytes;
   static constexpr int kStride = kRows + 4;
@@ -205,15 +206,12 @@ template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     wide_kernel(const ForwardArgs a, const __grid_constant__ CUtensorMap x_map) {
 #if SPARLOW_SM90
-  constexpr int kInnerWarps = 4, kInnerStages = 4;
   extern __shared__ unsigned char raw[];
-  __shared__ Barrier full[kInnerWarps * kInnerStages + Shape::kStages], empty[Shape::kStages];
+  __shared__ Barrier full[Shape::kStages], empty[Shape::kStages];
   unsigned char* shared = raw + (1024 - shared_address(raw) % 1024) % 1024;
   allow_next_kernel();
   if (static_cast<int>(blockIdx.x) < a.first_block) {
-    if (static_cast<int>(blockIdx.x) < a.t_blocks)
-      inner_block<T, Shape::kTiles == 1 ? 1 : 2, kInnerStages>(a, blockIdx.x, shared, Shape::kRingBytes / kInnerWarps,
-                                                               full, kInnerWarps);
+    inner_block<T, Shape::kInnerTiles, Shape::kWarps>(a, blockIdx.x, shared);
     return;
   }
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;

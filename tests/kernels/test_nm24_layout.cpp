@@ -131,17 +131,22 @@ void test_u(int d_out, int rank, std::mt19937& random) {
       }
 }
 
+// Operand B of the two halves comes from one load of eight consecutive elements of x a lane.
 void test_v(int rank, int d_in, std::mt19937& random) {
   const Matrix16 v(rank, d_in, random);
   std::vector<std::uint32_t> packed(v_words(rank, d_in));
   for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = v_word(v.view(), i);
-  const int steps = blocks(d_in, kColumnBlock) * 8;
+  const int steps = blocks(d_in, kColumnBlock) * 4;
   for (int rt = 0; rt < blocks(rank, kRankBlock); ++rt)
-    for (int step = 0; step < steps; ++step) {
-      const Tile a = tile_of_a(units(packed, (rt * steps + step) * 32));
-      for (int i = 0; i < 16; ++i)
-        for (int k = 0; k < 16; ++k) expect(a[i][k] == v.at(rt * 16 + i, step * 16 + k), "v", 0, d_in, rank);
-    }
+    for (int step = 0; step < steps; ++step)
+      for (int half = 0; half < 2; ++half) {
+        const Tile a = tile_of_a(units(packed, ((rt * steps + step) * 2 + half) * 32));
+        for (int i = 0; i < 16; ++i)
+          for (int k = 0; k < 16; ++k) {
+            const int quad = k % 8 / 2, element = 4 * half + 2 * (k / 8) + k % 2;  // B: k = 2 q + {0, 1}, + 8
+            expect(a[i][k] == v.at(rt * 16 + i, step * 32 + 8 * quad + element), "v", 0, d_in, rank);
+          }
+      }
 }
 
 }  // namespace

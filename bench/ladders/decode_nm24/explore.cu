@@ -26,8 +26,8 @@ void add_decode(std::vector<Variant>& list, bool alone = false) {
                       std::to_string(kWarps) + " s" + std::to_string(kStages),
                   kTiles,
                   [=](ForwardArgs a, Overlap o, cudaStream_t s) {
-                    if (alone) a.rank_steps = a.t_blocks = 0;
-                    a.first_block = a.t_blocks, a.splits = 1;
+                    if (alone) a.rank_steps = a.t_units = 0;
+                    a.first_block = a.t_units * kInnerSplits, a.splits = 1;
                     launch(kernel, dim3(a.first_block + blocks(a.d_out, kRowBlock) * blocks(a.tokens, 8 * kTiles)),
                            kWarps * 32, kWarps * decode_warp_bytes<kTiles, kStages>(a.tokens), 1, o != Overlap::none, s,
                            a);
@@ -53,8 +53,8 @@ void add_wide(std::vector<Variant>& list, bool alone = false) {
     std::printf("# %s: %d clusters fit\n", name.c_str(), clusters);
     list.push_back({name, kTiles,
                     [=](ForwardArgs a, Overlap o, cudaStream_t s) {
-                      if (alone) a.rank_steps = a.t_blocks = 0;
-                      a.splits = splits, a.first_block = blocks(a.t_blocks, splits) * splits;
+                      if (alone) a.rank_steps = a.t_units = 0;
+                      a.splits = splits, a.first_block = a.t_units * kInnerSplits;
                       launch(kernel,
                              dim3(a.first_block +
                                   splits * blocks(a.d_out, Shape::kRows) * blocks(a.tokens, Shape::kTokens)),

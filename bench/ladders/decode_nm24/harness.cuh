@@ -181,6 +181,7 @@ struct Layer {
   std::uint8_t* meta;
   uint4* t_operand;
   Progress* progress;
+  float* t_shares;
   double *t64, *y64;
   static constexpr int kMaxTokens = 64;
 
@@ -198,8 +199,9 @@ struct Layer {
     x = device<Bf16>(static_cast<std::size_t>(kMaxTokens) * d_in);
     y = device<Bf16>(static_cast<std::size_t>(kMaxTokens) * d_out);
     t_operand = device<uint4>(static_cast<std::size_t>(parts) * blocks(rank, kRankBlock) * 8 * 32 + 1);
-    progress = device<Progress>(1);
-    CHECK(cudaMemset(progress, 0, sizeof(Progress)));
+    progress = reinterpret_cast<Progress*>(device<unsigned>(1024));
+    CHECK(cudaMemset(progress, 0, 4096));
+    t_shares = device<float>(1 << 20);
     t64 = device<double>(static_cast<std::size_t>(parts) * rank * kMaxTokens);
     y64 = device<double>(static_cast<std::size_t>(d_out) * kMaxTokens);
     fill_values<<<1024, 256>>>(values, static_cast<std::size_t>(d_out) * d_in / 2, 1, .03f);
@@ -212,7 +214,7 @@ struct Layer {
   }
   ~Layer() {
     for (void* p : {(void*)weights, (void*)u, (void*)v, (void*)values, (void*)meta, (void*)u_plain, (void*)v_plain,
-                    (void*)x, (void*)y, (void*)t_operand, (void*)progress, (void*)t64, (void*)y64})
+                    (void*)x, (void*)y, (void*)t_operand, (void*)progress, (void*)t_shares, (void*)t64, (void*)y64})
       cudaFree(p);
   }
   void pack(int c) {
@@ -233,11 +235,11 @@ struct Layer {
     ForwardArgs a{};
     a.weights = reinterpret_cast<const uint4*>(weights + copy * weight_n);
     a.u = reinterpret_cast<const uint4*>(u + copy * u_n), a.v = reinterpret_cast<const uint4*>(v + copy * v_n);
-    a.x = x, a.y = y, a.t_operand = t_operand, a.progress = progress;
+    a.x = x, a.y = y, a.t_operand = t_operand, a.progress = progress, a.t_shares = t_shares;
     a.d_out = d_out, a.d_in = d_in, a.tokens = tokens;
     a.group_tiles = group_tiles, a.wide_x = d_in % 8 == 0;
     a.column_blocks = blocks(d_in, kColumnBlock), a.rank_steps = blocks(rank, kRankBlock), a.parts = parts;
-    a.t_blocks = parts * a.rank_steps * blocks(tokens, 8 * std::min(group_tiles, 2));
+    a.t_units = parts * a.rank_steps * blocks(tokens, 8 * std::min(group_tiles, 4));
     for (int p = 0; p < kMaxParts - 1; ++p)
       a.part_end[p] = p + 1 < parts ? (p + 1) * (d_out / parts) / kRowBlock : 1 << 30;
     return a;
