@@ -16,12 +16,13 @@ constexpr int kMaxParts = 4;
 
 // At the start of the workspace. All zero between launches.
 struct Progress {
-  unsigned t_ready;      // units of t that are there; a unit is 16 ranks and the tokens of one block
-  unsigned t_used;       // blocks that will not look at t_ready again
-  unsigned arrivals[];   // of each unit: blocks that have stored their share
+  unsigned t_ready;     // shares of t that are there
+  unsigned t_used;      // warps that will not look at t_ready again
+  unsigned arrivals[];  // of each unit of t: blocks that have stored their share
 };
 
-constexpr int kInnerSplits = 8;  // blocks that share a unit of t: each has an eighth of the columns
+// A unit of t is 16 ranks and the tokens of one block. Eight blocks compute it: each has an eighth of the columns.
+constexpr int kInnerSplits = 8;
 
 struct ForwardArgs {
   const uint4* weights;
@@ -31,7 +32,7 @@ struct ForwardArgs {
   const void* x;     // [tokens, d_in]
   void* y;           // [tokens, d_out]
   Progress* progress;
-  float* t_shares;   // [unit][share][token][rank]
+  float4* t_shares;  // [unit: group of tokens, part, rank step][share][tile of 8 tokens][lane]
   uint4* t_operand;  // [group of tokens][part][rank step][tile of 8 tokens][lane]: t as a sum of two 16-bit numbers
   int d_out, d_in, tokens;
   int group_tiles;  // tiles of a group of tokens, the tokens of one block
@@ -41,6 +42,7 @@ struct ForwardArgs {
   int part_end[kMaxParts - 1];  // row blocks before the second, third, fourth part
   int t_units;
   int first_block;              // that has rows of y; those before it compute t
+  unsigned t_users;             // warps that call finish_with_t
   int splits;                   // blocks of a cluster, which share rows of y
   bool wide_x;                  // rows of x start at multiples of 16 bytes; else of 8
 
@@ -55,19 +57,24 @@ struct ForwardArgs {
   }
 };
 
+// One thread, after a barrier behind the block's stores: they are there for whoever sees the count.
+__device__ __forceinline__ void announce_t(const ForwardArgs& a, unsigned shares) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(&a.progress->t_ready), "r"(shares) : "memory");
+}
 // What other threads of a warp or block load after a barrier is there as well.
 __device__ __forceinline__ void wait_for_t(const ForwardArgs& a) {
   for (unsigned ready = 0;;) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(ready) : "l"(&a.progress->t_ready) : "memory");
-    if (ready >= static_cast<unsigned>(a.t_units)) return;
-    __nanosleep(100);
+    if (ready >= static_cast<unsigned>(a.t_units) * kInnerSplits) return;
+    __nanosleep(64);
   }
 }
-// One thread, once no thread of the block will wait again. The last block leaves zeros behind.
-__device__ __forceinline__ void finish_with_t(const ForwardArgs& a) {
-  if (a.t_units == 0) return;
-  const unsigned last = gridDim.x - a.first_block - 1;
-  if (atomicInc(&a.progress->t_used, last) == last) a.progress->t_ready = 0;
+// One thread, when it will not wait again; what it returns goes to reset_t at leisure, which the last one heeds.
+__device__ __forceinline__ unsigned finish_with_t(const ForwardArgs& a) {
+  return a.t_units ? atomicInc(&a.progress->t_used, a.t_users - 1) : ~0u;
+}
+__device__ __forceinline__ void reset_t(const ForwardArgs& a, unsigned finished) {
+  if (finished == a.t_users - 1) a.progress->t_ready = 0;
 }
 
 constexpr int kXStride = kColumnBlock * 2 + 16;  // bytes of a row of x in shared memory: rows fall into other banks

@@ -31,27 +31,30 @@ __device__ __forceinline__ void multiply_block(float (&acc)[2][kTiles][4], const
   }
 }
 
-// This warp's share of the rank steps: every kWarps-th.
+// This warp's share of the rank steps: every kWarps-th. Answers what finish_with_t did.
 template <typename T, int kTiles, int kWarps>
-__device__ __forceinline__ void multiply_ranks(float (&acc)[2][kTiles][4], const ForwardArgs& a, int row_block,
-                                               int group, int warp, int lane) {
-  if (warp >= a.rank_steps) return;
+__device__ __forceinline__ unsigned multiply_ranks(float (&acc)[2][kTiles][4], const ForwardArgs& a, int row_block,
+                                                   int group, int warp, int lane) {
+  if (warp >= a.rank_steps) return ~0u;
   const uint4* u = a.u + static_cast<std::size_t>(row_block) * a.rank_steps * 64 + lane;
   uint4 upper = __ldg(u + warp * 64), lower = __ldg(u + warp * 64 + 32);
   if (lane == 0) wait_for_t(a);
   __syncwarp();
+  const int first_unit = (group * a.parts + a.part_of(row_block)) * a.rank_steps;
   for (int step = warp; step < a.rank_steps; step += kWarps) {
     if (step != warp) upper = __ldg(u + step * 64), lower = __ldg(u + step * 64 + 32);
-    const uint4* from = a.t_of(group, a.part_of(row_block) * a.rank_steps + step) + lane;
+    const float4* shares =
+        a.t_shares + static_cast<std::size_t>(first_unit + step) * (kInnerSplits * kTiles * 32) + lane;
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
-      const uint4 operand = __ldcg(from + t * 32);
+      const uint4 operand = sum_shares<T>(shares + t * 32, kTiles * 32);
       mma_dense<T>(acc[0][t], upper, operand.x, operand.y);
       mma_dense<T>(acc[1][t], lower, operand.x, operand.y);
       mma_dense<T>(acc[0][t], upper, operand.z, operand.w);
       mma_dense<T>(acc[1][t], lower, operand.z, operand.w);
     }
   }
+  return lane == 0 ? finish_with_t(a) : ~0u;
 }
 
 constexpr int kSumStride = kRowBlock + 4;  // lanes of a quad fall into different banks
@@ -100,15 +103,15 @@ __device__ __forceinline__ void decode_block(const ForwardArgs& a, int row_block
                 lane};
   ring.start();
   float acc[2][kTiles][4] = {};
+  unsigned finished = ~0u;
   for (int i = 0; i < ring.count; ++i) {
-    if (i == ring.count - 1) multiply_ranks<T, kTiles, kWarps>(acc, a, row_block, group, warp, lane);
+    if (i == ring.count - 1) finished = multiply_ranks<T, kTiles, kWarps>(acc, a, row_block, group, warp, lane);
     multiply_block<T, kTiles>(acc, ring.acquire(), tokens, lane);
     ring.release(i);
   }
-  if (ring.count <= 0) multiply_ranks<T, kTiles, kWarps>(acc, a, row_block, group, warp, lane);
+  if (ring.count <= 0) finished = multiply_ranks<T, kTiles, kWarps>(acc, a, row_block, group, warp, lane);
   store_sums<kTiles>(reinterpret_cast<float*>(shared + warp * warp_bytes), acc, lane);
   __syncthreads();
-  if (threadIdx.x == 0) finish_with_t(a);
   for (int e = threadIdx.x; e < tokens * kRowBlock; e += kWarps * 32) {
     float sum = 0;
 #pragma unroll
@@ -116,6 +119,7 @@ __device__ __forceinline__ void decode_block(const ForwardArgs& a, int row_block
       sum += reinterpret_cast<const float*>(shared + w * warp_bytes)[e / kRowBlock * kSumStride + e % kRowBlock];
     store_y<T>(a, first_token + e / kRowBlock, row_block * kRowBlock + e % kRowBlock, sum);
   }
+  reset_t(a, finished);
 }
 
 // Grid: first_block, then row blocks for each group of 8 kTiles tokens.
@@ -126,7 +130,7 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(const ForwardArgs a
   const int warp_bytes = decode_warp_bytes<kTiles, kStages>(a.tokens), index = blockIdx.x;
   allow_next_kernel();
   if (index < a.first_block) {
-    inner_block<T, kTiles, kWarps>(a, index, shared);
+    inner_block<T, kTiles, kWarps, false>(a, index, shared);
   } else {
     const int row_blocks = blocks(a.d_out, kRowBlock), rest = index - a.first_block;
     decode_block<T, kTiles, kWarps, kStages>(a, rest % row_blocks, rest / row_blocks, shared, warp_bytes,

@@ -1,6 +1,6 @@
-// The blocks that compute t = x vᵀ. A unit of t is 16 ranks and 8 kTiles tokens; eight blocks share its columns, so that
-// the little there is to read comes at once although all other blocks ask for memory too. The last of them to finish
-// adds up in a fixed order. t is stored as high + low 16-bit parts: the second product loses nothing to its rounding.
+// The blocks that compute t = x vᵀ. Eight of them share the columns of a unit, so that the little there is to read comes
+// at once although all other blocks ask for memory too. Who uses t adds the shares up, in a fixed order, and takes t as
+// a sum of two 16-bit numbers, so that the second product loses nothing to its rounding.
 #pragma once
 
 #include "nm24_args.cuh"
@@ -46,52 +46,59 @@ __device__ __forceinline__ void multiply_v(float (&acc)[kTiles][4], const Forwar
 }
 
 template <typename T>
-__device__ __forceinline__ void store_t(uint4* units, int rank, int token, float value) {
-  const T high = from_float<T>(value);
+__device__ __forceinline__ std::uint32_t pack(T first, T second) {
+  T both[2] = {first, second};
+  return *reinterpret_cast<const std::uint32_t*>(both);
+}
+// What 16 bits leave of a value; nothing of one that overflows.
+template <typename T>
+__device__ __forceinline__ T remainder_of(float value, T high) {
   const float rest = value - to_float(high);
-  const T low = from_float<T>(isfinite(rest) ? rest : 0.f);
-  auto* unit = reinterpret_cast<T*>(units + token / 8 * 32 + token % 8 * 4 + rank % 8 / 2);
-  unit[rank / 8 * 2 + rank % 2] = high;
-  unit[4 + rank / 8 * 2 + rank % 2] = low;
+  return from_float<T>(isfinite(rest) ? rest : 0.f);
+}
+
+// Operand B of u t, its high parts, then its low parts: a lane has ranks 2 q, 2 q + 1, 2 q + 8, 2 q + 9 of token g.
+template <typename T>
+__device__ __forceinline__ uint4 sum_shares(const float4* shares, int stride) {
+  float4 sum{};
+#pragma unroll
+  for (int s = 0; s < kInnerSplits; ++s) {
+    const float4 share = __ldcg(shares + s * stride);
+    sum.x += share.x, sum.y += share.y, sum.z += share.z, sum.w += share.w;
+  }
+  const T x = from_float<T>(sum.x), y = from_float<T>(sum.y), z = from_float<T>(sum.z), w = from_float<T>(sum.w);
+  return make_uint4(pack(x, y), pack(z, w), pack(remainder_of(sum.x, x), remainder_of(sum.y, y)),
+                    pack(remainder_of(sum.z, z), remainder_of(sum.w, w)));
 }
 
 // All threads: is this the last block of the unit?
 __device__ __forceinline__ bool last_to_arrive(const ForwardArgs& a, int unit) {
-  __shared__ bool last;
+  __shared__ unsigned before;
+  if (threadIdx.x == 0)
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(&a.progress->arrivals[unit]), "r"(kInnerSplits - 1)
+                 : "memory");
   __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    last = atomicInc(&a.progress->arrivals[unit], kInnerSplits - 1) == kInnerSplits - 1;
-    __threadfence();
-  }
-  __syncthreads();
-  return last;
+  return before == kInnerSplits - 1;
 }
 
 // Block `index` of kInnerSplits * t_units; its first kWarps warps multiply. `shared` has 8 kTiles * kShareStride floats
-// for each.
-template <typename T, int kTiles, int kWarps>
+// for each. kSumHere: the last of the blocks adds up, for users that want t_operand.
+template <typename T, int kTiles, int kWarps, bool kSumHere>
 __device__ __forceinline__ void inner_block(const ForwardArgs& a, int index, unsigned char* shared) {
-  constexpr int kTokens = 8 * kTiles, kUnit = kRankBlock * kTokens;
+  constexpr int kTokens = 8 * kTiles, kShare = kTiles * 32;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int split = index % kInnerSplits, unit = index / kInnerSplits;
-  const int rank_tiles = a.parts * a.rank_steps, rank_tile = unit % rank_tiles;
-  const int first_token = unit / rank_tiles * kTokens;
+  const int rank_tiles = a.parts * a.rank_steps, rank_tile = unit % rank_tiles, first_tile = unit / rank_tiles * kTiles;
   const int steps = a.column_blocks * (kColumnBlock / kStep);
-  const int begin = steps * split / kInnerSplits + warp, end = steps * (split + 1) / kInnerSplits;
-  const uint4* v = a.v + static_cast<std::size_t>(rank_tile) * steps * 64 + lane;
   auto* sums = reinterpret_cast<float*>(shared);
-#if SPARLOW_SM90
-  if (warp < kWarps)
-    for (int s = begin; s < end; s += kWarps) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(v + s * 64)));
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(v + s * 64 + 32)));
-    }
-#endif
   wait_for_previous_kernel();
   if (warp < kWarps) {
     float acc[kTiles][4] = {};
-    multiply_v<T, kTiles, kWarps>(acc, a, v, begin, end, first_token, lane);
+    multiply_v<T, kTiles, kWarps>(acc, a, a.v + static_cast<std::size_t>(rank_tile) * steps * 64 + lane,
+                                  steps * split / kInnerSplits + warp, steps * (split + 1) / kInnerSplits,
+                                  8 * first_tile, lane);
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
@@ -99,26 +106,25 @@ __device__ __forceinline__ void inner_block(const ForwardArgs& a, int index, uns
         sums[(warp * kTokens + 8 * t + lane % 4 * 2 + i % 2) * kShareStride + lane / 4 + i / 2 * 8] = acc[t][i];
   }
   __syncthreads();
-  float* shares = a.t_shares + static_cast<std::size_t>(unit) * kInnerSplits * kUnit;
-  for (int e = threadIdx.x; e < kUnit; e += blockDim.x) {
-    float sum = 0;
+  float4* shares = a.t_shares + static_cast<std::size_t>(unit) * kInnerSplits * kShare;
+  for (int e = threadIdx.x; e < kShare; e += blockDim.x) {
+    const int token = e / 4, rank = e % 4 * 2;
+    float4 sum{};
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) sum += sums[(w * kTokens + e / kRankBlock) * kShareStride + e % kRankBlock];
-    __stcg(shares + split * kUnit + e, sum);
-  }
-  if (!last_to_arrive(a, unit)) return;
-  const int tile = first_token / 8;
-  uint4* out = a.t_of(tile / a.group_tiles, rank_tile) + tile % a.group_tiles * 32;
-  for (int e = threadIdx.x; e < kUnit; e += blockDim.x) {
-    float sum = 0;
-#pragma unroll
-    for (int s = 0; s < kInnerSplits; ++s) sum += __ldcg(shares + s * kUnit + e);
-    store_t<T>(out, e % kRankBlock, e / kRankBlock, sum);
+    for (int w = 0; w < kWarps; ++w) {
+      const float* from = sums + (w * kTokens + token) * kShareStride + rank;
+      sum.x += from[0], sum.y += from[1], sum.z += from[8], sum.w += from[9];
+    }
+    __stcg(shares + split * kShare + e, sum);
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    atomicAdd(&a.progress->t_ready, 1u);
+  if constexpr (!kSumHere) {
+    if (threadIdx.x == 0) announce_t(a, 1);
+  } else if (last_to_arrive(a, unit)) {
+    uint4* out = a.t_of(first_tile / a.group_tiles, rank_tile) + first_tile % a.group_tiles * 32;
+    for (int e = threadIdx.x; e < kShare; e += blockDim.x) __stcg(out + e, sum_shares<T>(shares + e, kShare));
+    __syncthreads();
+    if (threadIdx.x == 0) announce_t(a, kInnerSplits);
   }
 }
 

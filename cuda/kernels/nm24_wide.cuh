@@ -97,7 +97,8 @@ struct WideProducer {
     bulk_copy(ring.stage(i), a.t_of(work.token_group, a.part_of(work.first_row_block) * a.rank_steps + first_step),
               steps * Shape::kTiles * 512, full, policy);
   }
-  __device__ __forceinline__ void run() const {
+  // Answers what finish_with_t did.
+  __device__ __forceinline__ unsigned run() const {
     const int columns = min(work.count, max(work.column_blocks - work.first, 0)), early = min(columns, Shape::kStages);
     for (int i = 0; i < early; ++i) copy_weights(i);
     wait_for_previous_kernel();
@@ -109,6 +110,7 @@ struct WideProducer {
       else
         copy_ranks(i);
     }
+    return finish_with_t(a);
   }
 };
 
@@ -153,20 +155,21 @@ __device__ __forceinline__ void multiply_rank_stage(float (&acc)[Shape::kTiles][
   }
 }
 
+// Four rows of y.
 template <typename T>
-__device__ __forceinline__ void store_four(const ForwardArgs& a, int token, int row, const float4& sum) {
-  if (a.d_out % 4 || row + 4 > a.d_out) {
+__device__ __forceinline__ void store_four(const ForwardArgs& a, int token, int row, float4 sum) {
+  if (a.d_out % 4 || row >= a.d_out) {
     store_y<T>(a, token, row, sum.x), store_y<T>(a, token, row + 1, sum.y);
     store_y<T>(a, token, row + 2, sum.z), store_y<T>(a, token, row + 3, sum.w);
     return;
   }
-  const auto* bias = static_cast<const T*>(a.bias);
-  T out[4] = {from_float<T>(sum.x + (bias ? to_float(bias[row]) : 0.f)),
-              from_float<T>(sum.y + (bias ? to_float(bias[row + 1]) : 0.f)),
-              from_float<T>(sum.z + (bias ? to_float(bias[row + 2]) : 0.f)),
-              from_float<T>(sum.w + (bias ? to_float(bias[row + 3]) : 0.f))};
-  *reinterpret_cast<uint2*>(static_cast<T*>(a.y) + static_cast<std::size_t>(token) * a.d_out + row) =
-      *reinterpret_cast<const uint2*>(out);
+  if (a.bias) {
+    const auto* bias = static_cast<const T*>(a.bias) + row;
+    sum.x += to_float(bias[0]), sum.y += to_float(bias[1]), sum.z += to_float(bias[2]), sum.w += to_float(bias[3]);
+  }
+  const uint2 out = make_uint2(pack(from_float<T>(sum.x), from_float<T>(sum.y)),
+                               pack(from_float<T>(sum.z), from_float<T>(sum.w)));
+  *reinterpret_cast<uint2*>(static_cast<T*>(a.y) + static_cast<std::size_t>(token) * a.d_out + row) = out;
 }
 
 __device__ __forceinline__ void add(float4& a, const float4& b) { a.x += b.x, a.y += b.y, a.z += b.z, a.w += b.w; }
@@ -179,6 +182,7 @@ __device__ __forceinline__ void finish_wide(const ForwardArgs& a, float* sums, i
   const int share_bits = 31 - __clz(kQuads) - split_bits, share = 1 << share_bits;
   auto* inbox = reinterpret_cast<float4*>(sums + Shape::kSumBytes / 4);  // [split][token][quad of the share]
   if (split_bits) cluster_wait();  // the others' rings are drained
+#pragma unroll 1
   for (int e = threadIdx.x; e < tokens * kQuads; e += Shape::kThreads) {
     const int token = e / kQuads, quad = e % kQuads;
     const float4 sum = *reinterpret_cast<const float4*>(sums + token * Shape::kStride + 4 * quad);
@@ -191,6 +195,7 @@ __device__ __forceinline__ void finish_wide(const ForwardArgs& a, float* sums, i
   if (!split_bits) return;
   cluster_arrive();
   cluster_wait();
+#pragma unroll 1
   for (int e = threadIdx.x; e < tokens << share_bits; e += Shape::kThreads) {
     float4 sum{};
     for (int s = 0; s < 1 << split_bits; ++s) add(sum, inbox[((s * Shape::kTokens) << share_bits) + e]);
@@ -211,7 +216,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   unsigned char* shared = raw + (1024 - shared_address(raw) % 1024) % 1024;
   allow_next_kernel();
   if (static_cast<int>(blockIdx.x) < a.first_block) {
-    inner_block<T, Shape::kInnerTiles, Shape::kWarps>(a, blockIdx.x, shared);
+    inner_block<T, Shape::kInnerTiles, Shape::kWarps, true>(a, blockIdx.x, shared);
     return;
   }
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -228,8 +233,9 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   __syncthreads();
   const WideRing<Shape> ring{shared, full, empty};
   float acc[Shape::kTiles][4] = {};
+  unsigned finished = ~0u;
   if (warp == Shape::kWarps) {
-    if (lane == 0) WideProducer<Shape>{a, &x_map, ring, work}.run();
+    if (lane == 0) finished = WideProducer<Shape>{a, &x_map, ring, work}.run();
     __syncwarp();
   } else {
     for (int i = 0; i < work.count; ++i) {
@@ -245,7 +251,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
     }
   }
   __syncthreads();  // the ring is drained; sums take its place
-  if (threadIdx.x == Shape::kWarps * 32) finish_with_t(a);
   if (a.splits > 1) cluster_arrive();
   float* sums = reinterpret_cast<float*>(shared);
   if (warp < Shape::kWarps) {
@@ -258,6 +263,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   __syncthreads();
   finish_wide<T, Shape>(a, sums, group * Shape::kTokens, min(a.tokens - group * Shape::kTokens, Shape::kTokens),
                         tile * Shape::kRows, split, split_bits);
+  reset_t(a, finished);
 #endif
 }
 

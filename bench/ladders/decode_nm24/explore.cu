@@ -15,22 +15,26 @@ struct Variant {
   int splits;
 };
 
+// per_sm > 0 asks for more shared memory than needed, so that no more blocks fit.
 template <int kTiles, int kWarps, int kStages>
-void add_decode(std::vector<Variant>& list, bool alone = false) {
+void add_decode(std::vector<Variant>& list, int per_sm = 0, bool alone = false) {
   auto kernel = decode_kernel<Bf16, kTiles, kWarps, kStages>;
-  const int most = kWarps * decode_warp_bytes<kTiles, kStages>(8 * kTiles);
+  const int least = per_sm ? 232448 / (per_sm + 1) : 0;
+  const int most = std::max(kWarps * decode_warp_bytes<kTiles, kStages>(8 * kTiles), least);
   if (most > 226 * 1024) std::printf("# skipped decode %d %d %d\n", kTiles, kWarps, kStages);
   if (most > 226 * 1024) return;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
   list.push_back({(alone ? "only " : "") + std::string("decode t") + std::to_string(kTiles) + " w" +
-                      std::to_string(kWarps) + " s" + std::to_string(kStages),
+                      std::to_string(kWarps) + " s" + std::to_string(kStages) + " b" + std::to_string(per_sm),
                   kTiles,
                   [=](ForwardArgs a, Overlap o, cudaStream_t s) {
                     if (alone) a.rank_steps = a.t_units = 0;
+                    const int rows = blocks(a.d_out, kRowBlock) * blocks(a.tokens, 8 * kTiles);
                     a.first_block = a.t_units * kInnerSplits, a.splits = 1;
-                    launch(kernel, dim3(a.first_block + blocks(a.d_out, kRowBlock) * blocks(a.tokens, 8 * kTiles)),
-                           kWarps * 32, kWarps * decode_warp_bytes<kTiles, kStages>(a.tokens), 1, o != Overlap::none, s,
-                           a);
+                    a.t_users = rows * std::min(kWarps, a.rank_steps);
+                    launch(kernel, dim3(a.first_block + rows), kWarps * 32,
+                           std::max(kWarps * decode_warp_bytes<kTiles, kStages>(a.tokens), least), 1,
+                           o != Overlap::none, s, a);
                   },
                   1, 1});
 }
@@ -40,25 +44,16 @@ void add_wide(std::vector<Variant>& list, bool alone = false) {
   using Shape = WideShape<kTiles, kGroups, kStages>;
   auto kernel = wide_kernel<Bf16, Shape>;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape::kSharedBytes));
-  for (int splits : {1, 2, 4, 8}) {
-    cudaLaunchConfig_t config{};
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeClusterDimension, attribute.val.clusterDim = {unsigned(splits), 1, 1};
-    config.gridDim = dim3(1024), config.blockDim = dim3(Shape::kThreads);
-    config.dynamicSmemBytes = Shape::kSharedBytes, config.attrs = &attribute, config.numAttrs = 1;
-    int clusters = 0;
-    CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
+  for (int splits : {1, 2, 4}) {
     const std::string name = (alone ? "only " : "") + std::string("wide t") + std::to_string(kTiles) + " g" +
                              std::to_string(kGroups) + " s" + std::to_string(kStages) + " k" + std::to_string(splits);
-    std::printf("# %s: %d clusters fit\n", name.c_str(), clusters);
     list.push_back({name, kTiles,
                     [=](ForwardArgs a, Overlap o, cudaStream_t s) {
                       if (alone) a.rank_steps = a.t_units = 0;
                       a.splits = splits, a.first_block = a.t_units * kInnerSplits;
-                      launch(kernel,
-                             dim3(a.first_block +
-                                  splits * blocks(a.d_out, Shape::kRows) * blocks(a.tokens, Shape::kTokens)),
-                             Shape::kThreads, Shape::kSharedBytes, splits, o != Overlap::none, s, a,
+                      const int rows = splits * blocks(a.d_out, Shape::kRows) * blocks(a.tokens, Shape::kTokens);
+                      a.t_users = rows;
+                      launch(kernel, dim3(a.first_block + rows), Shape::kThreads, Shape::kSharedBytes, splits, o != Overlap::none, s, a,
                              map_of_x(a, Shape::kTokens));
                     },
                     Shape::kRowBlocks, splits});
@@ -75,17 +70,15 @@ int main(int argc, char** argv) {
   CHECK(cudaGetDeviceProperties(&p, 0));
   std::printf("# %s, %d SMs\n", p.name, p.multiProcessorCount);
   std::vector<Variant> list;
-  add_decode<1, 8, 2>(list, true), add_decode<2, 8, 1>(list, true);
-  add_decode<1, 4, 3>(list), add_decode<1, 4, 4>(list), add_decode<1, 8, 1>(list), add_decode<1, 8, 2>(list);
-  add_decode<1, 8, 3>(list), add_decode<1, 16, 1>(list), add_decode<1, 16, 2>(list);
-  add_decode<2, 4, 2>(list), add_decode<2, 4, 3>(list), add_decode<2, 8, 1>(list), add_decode<2, 8, 2>(list);
-  add_decode<2, 16, 1>(list);
-  add_wide<1, 1, 9>(list), add_wide<1, 2, 5>(list);
-  add_wide<2, 1, 8>(list), add_wide<2, 1, 16>(list), add_wide<2, 2, 5>(list), add_wide<2, 2, 10>(list);
-  add_wide<2, 1, 8>(list, true), add_wide<8, 1, 8>(list, true), add_wide<8, 2, 3>(list, true);
-  add_wide<4, 1, 6>(list), add_wide<4, 1, 12>(list), add_wide<4, 2, 4>(list), add_wide<4, 2, 8>(list);
-  add_wide<8, 1, 4>(list), add_wide<8, 1, 8>(list), add_wide<8, 2, 3>(list), add_wide<8, 2, 6>(list);
-  add_wide<8, 4, 4>(list);
+  add_decode<1, 4, 1>(list, 2), add_decode<1, 4, 2>(list, 2), add_decode<1, 4, 1>(list, 3), add_decode<1, 4, 2>(list, 3);
+  add_decode<1, 8, 1>(list, 1), add_decode<1, 8, 1>(list, 2), add_decode<1, 8, 1>(list, 3), add_decode<1, 8, 1>(list);
+  add_decode<1, 8, 2>(list, 1), add_decode<1, 8, 2>(list), add_decode<1, 16, 1>(list, 1), add_decode<1, 16, 1>(list);
+  add_decode<2, 4, 1>(list, 2), add_decode<2, 4, 2>(list, 2), add_decode<2, 8, 1>(list, 1), add_decode<2, 8, 1>(list, 2);
+  add_decode<2, 8, 1>(list), add_decode<2, 16, 1>(list), add_decode<2, 4, 1>(list, 3);
+  add_wide<1, 1, 3>(list), add_wide<1, 1, 5>(list), add_wide<1, 1, 9>(list), add_wide<1, 2, 3>(list), add_wide<1, 2, 5>(list);
+  add_wide<2, 1, 3>(list), add_wide<2, 1, 5>(list), add_wide<2, 1, 8>(list), add_wide<2, 2, 3>(list), add_wide<2, 2, 5>(list);
+  add_wide<4, 1, 3>(list), add_wide<4, 1, 4>(list), add_wide<4, 1, 6>(list), add_wide<4, 2, 3>(list), add_wide<4, 2, 4>(list);
+  add_wide<8, 1, 3>(list), add_wide<8, 1, 4>(list), add_wide<8, 2, 2>(list), add_wide<8, 2, 3>(list), add_wide<8, 2, 6>(list);
   std::size_t n = (1ull << 30) / 16;
   uint4* big = device<uint4>(n);
   CHECK(cudaMemset(big, 1, n * 16));

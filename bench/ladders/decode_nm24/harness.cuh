@@ -181,7 +181,7 @@ struct Layer {
   std::uint8_t* meta;
   uint4* t_operand;
   Progress* progress;
-  float* t_shares;
+  float4* t_shares;
   double *t64, *y64;
   static constexpr int kMaxTokens = 64;
 
@@ -201,7 +201,7 @@ struct Layer {
     t_operand = device<uint4>(static_cast<std::size_t>(parts) * blocks(rank, kRankBlock) * 8 * 32 + 1);
     progress = reinterpret_cast<Progress*>(device<unsigned>(1024));
     CHECK(cudaMemset(progress, 0, 4096));
-    t_shares = device<float>(1 << 20);
+    t_shares = device<float4>(1 << 18);
     t64 = device<double>(static_cast<std::size_t>(parts) * rank * kMaxTokens);
     y64 = device<double>(static_cast<std::size_t>(d_out) * kMaxTokens);
     fill_values<<<1024, 256>>>(values, static_cast<std::size_t>(d_out) * d_in / 2, 1, .03f);
