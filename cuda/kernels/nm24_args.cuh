@@ -1,28 +1,27 @@
 // What the kernels of one forward pass share.
 //
-// A forward pass is one launch. Its first blocks compute t = x vᵀ for everybody, the others read s and need
-// t only at their end. They wait for it in global memory, which cannot hang: blocks start in the order of their index,
-// and a block that computes t waits for nobody.
+// A forward pass is one launch. Its first blocks compute t = x vᵀ for everybody; the others read s and need t only at
+// their end. They poll for it in global memory, which cannot hang: blocks start in the order of their index, and a
+// block that computes t waits at most for blocks before it.
 #pragma once
 
 #include <cstdint>
 
-#include "nm24_device.cuh"
 #include "nm24_layout.hpp"
+#include "nm24_mailbox.cuh"
 
 namespace sparlow::kernels {
 
 constexpr int kMaxParts = 4;
 
-// At the start of the workspace. All zero between launches.
+// At the start of the workspace, which is all zero before its first use.
 struct Progress {
-  unsigned t_ready;     // shares of t that are there
-  unsigned t_used;      // warps that will not look at t_ready again
-  unsigned arrivals[];  // of each unit of t: blocks that have stored their share
+  unsigned launches;  // done so far
+  unsigned t_used;    // warps of this launch that will not look at t again
 };
 
-// A unit of t is 16 ranks and the tokens of one block. Eight blocks compute it: each has an eighth of the columns.
-constexpr int kInnerSplits = 8;
+// A unit of t is 16 ranks and some tiles of 8 tokens. Four blocks compute it: each has a quarter of the columns.
+constexpr int kInnerSplits = 4;
 
 struct ForwardArgs {
   const uint4* weights;
@@ -32,8 +31,8 @@ struct ForwardArgs {
   const void* x;     // [tokens, d_in]
   void* y;           // [tokens, d_out]
   Progress* progress;
-  float4* t_shares;  // [unit: group of tokens, part, rank step][share][tile of 8 tokens][lane]
-  uint4* t_operand;  // [group of tokens][part][rank step][tile of 8 tokens][lane]: t as a sum of two 16-bit numbers
+  Mailbox* t_shares;  // [unit: group of tokens, part, rank step][share][tile of 8 tokens][half][lane]
+  Mailbox* t_sums;    // [group of tokens][part][rank step][tile of 8 tokens][half][lane], for the wide kernel
   int d_out, d_in, tokens;
   int group_tiles;  // tiles of a group of tokens, the tokens of one block
   int column_blocks;
@@ -42,7 +41,7 @@ struct ForwardArgs {
   int part_end[kMaxParts - 1];  // row blocks before the second, third, fourth part
   int t_units;
   int first_block;              // that has rows of y; those before it compute t
-  unsigned t_users;             // warps that call finish_with_t
+  unsigned t_users;             // warps that will call finish_with_t
   int splits;                   // blocks of a cluster, which share rows of y
   bool wide_x;                  // rows of x start at multiples of 16 bytes; else of 8
 
@@ -51,30 +50,24 @@ struct ForwardArgs {
     for (int i = 0; i < kMaxParts - 1; ++i) part += row_block >= part_end[i];
     return part;
   }
-  // First unit of a group's t, for a step counted over all parts.
-  __device__ __forceinline__ uint4* t_of(int group, int step) const {
-    return t_operand + (static_cast<std::size_t>(group) * parts * rank_steps + step) * group_tiles * 32;
+  // Of a group of tokens, for a step counted over all parts.
+  __device__ __forceinline__ Mailbox* sums_of(int group, int step) const {
+    return t_sums + (static_cast<std::size_t>(group) * parts * rank_steps + step) * group_tiles * 64;
   }
 };
 
-// One thread, after a barrier behind the block's stores: they are there for whoever sees the count.
-__device__ __forceinline__ void announce_t(const ForwardArgs& a, unsigned shares) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(&a.progress->t_ready), "r"(shares) : "memory");
+// Stamp of this launch, on everything it puts into a mailbox. After wait_for_previous_kernel.
+__device__ __forceinline__ unsigned stamp_of(const ForwardArgs& a) {
+  unsigned launches;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(launches) : "l"(&a.progress->launches) : "memory");
+  return launches + 1;
 }
-// What other threads of a warp or block load after a barrier is there as well.
-__device__ __forceinline__ void wait_for_t(const ForwardArgs& a) {
-  for (unsigned ready = 0;;) {
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(ready) : "l"(&a.progress->t_ready) : "memory");
-    if (ready >= static_cast<unsigned>(a.t_units) * kInnerSplits) return;
-    __nanosleep(64);
-  }
-}
-// One thread, when it will not wait again; what it returns goes to reset_t at leisure, which the last one heeds.
+// One thread, when its warp will not look at t again. What it returns goes to end_launch, at leisure.
 __device__ __forceinline__ unsigned finish_with_t(const ForwardArgs& a) {
-  return a.t_units ? atomicInc(&a.progress->t_used, a.t_users - 1) : ~0u;
+  return atomicInc(&a.progress->t_used, a.t_users - 1);
 }
-__device__ __forceinline__ void reset_t(const ForwardArgs& a, unsigned finished) {
-  if (finished == a.t_users - 1) a.progress->t_ready = 0;
+__device__ __forceinline__ void end_launch(const ForwardArgs& a, unsigned finished, unsigned stamp) {
+  if (finished + 1 == a.t_users) a.progress->launches = stamp;
 }
 
 constexpr int kXStride = kColumnBlock * 2 + 16;  // bytes of a row of x in shared memory: rows fall into other banks

@@ -34,20 +34,20 @@ __device__ __forceinline__ void multiply_block(float (&acc)[2][kTiles][4], const
 // This warp's share of the rank steps: every kWarps-th. Answers what finish_with_t did.
 template <typename T, int kTiles, int kWarps>
 __device__ __forceinline__ unsigned multiply_ranks(float (&acc)[2][kTiles][4], const ForwardArgs& a, int row_block,
-                                                   int group, int warp, int lane) {
+                                                   int group, unsigned stamp, int warp, int lane) {
   if (warp >= a.rank_steps) return ~0u;
   const uint4* u = a.u + static_cast<std::size_t>(row_block) * a.rank_steps * 64 + lane;
-  uint4 upper = __ldg(u + warp * 64), lower = __ldg(u + warp * 64 + 32);
-  if (lane == 0) wait_for_t(a);
-  __syncwarp();
   const int first_unit = (group * a.parts + a.part_of(row_block)) * a.rank_steps;
   for (int step = warp; step < a.rank_steps; step += kWarps) {
-    if (step != warp) upper = __ldg(u + step * 64), lower = __ldg(u + step * 64 + 32);
-    const float4* shares =
-        a.t_shares + static_cast<std::size_t>(first_unit + step) * (kInnerSplits * kTiles * 32) + lane;
+    const uint4 upper = __ldg(u + step * 64), lower = __ldg(u + step * 64 + 32);
+    const Mailbox* shares =
+        a.t_shares + static_cast<std::size_t>(first_unit + step) * (kInnerSplits * kTiles * 64) + lane;
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
-      const uint4 operand = sum_shares<T>(shares + t * 32, kTiles * 32);
+      float4 sum{};
+      add_shares<kTiles, kInnerSplits>(sum, shares + t * 64, 0, stamp);
+      __syncwarp();
+      const uint4 operand = operand_of<T>(sum);
       mma_dense<T>(acc[0][t], upper, operand.x, operand.y);
       mma_dense<T>(acc[1][t], lower, operand.x, operand.y);
       mma_dense<T>(acc[0][t], upper, operand.z, operand.w);
@@ -103,13 +103,14 @@ __device__ __forceinline__ void decode_block(const ForwardArgs& a, int row_block
                 lane};
   ring.start();
   float acc[2][kTiles][4] = {};
+  const unsigned stamp = warp < a.rank_steps ? stamp_of(a) : 0;
   unsigned finished = ~0u;
   for (int i = 0; i < ring.count; ++i) {
-    if (i == ring.count - 1) finished = multiply_ranks<T, kTiles, kWarps>(acc, a, row_block, group, warp, lane);
+    if (i == ring.count - 1) finished = multiply_ranks<T, kTiles, kWarps>(acc, a, row_block, group, stamp, warp, lane);
     multiply_block<T, kTiles>(acc, ring.acquire(), tokens, lane);
     ring.release(i);
   }
-  if (ring.count <= 0) finished = multiply_ranks<T, kTiles, kWarps>(acc, a, row_block, group, warp, lane);
+  if (ring.count <= 0) finished = multiply_ranks<T, kTiles, kWarps>(acc, a, row_block, group, stamp, warp, lane);
   store_sums<kTiles>(reinterpret_cast<float*>(shared + warp * warp_bytes), acc, lane);
   __syncthreads();
   for (int e = threadIdx.x; e < tokens * kRowBlock; e += kWarps * 32) {
@@ -119,7 +120,7 @@ __device__ __forceinline__ void decode_block(const ForwardArgs& a, int row_block
       sum += reinterpret_cast<const float*>(shared + w * warp_bytes)[e / kRowBlock * kSumStride + e % kRowBlock];
     store_y<T>(a, first_token + e / kRowBlock, row_block * kRowBlock + e % kRowBlock, sum);
   }
-  reset_t(a, finished);
+  if (finished != ~0u) end_launch(a, finished, stamp);
 }
 
 // Grid: first_block, then row blocks for each group of 8 kTiles tokens.

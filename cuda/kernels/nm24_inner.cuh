@@ -57,43 +57,46 @@ __device__ __forceinline__ T remainder_of(float value, T high) {
   return from_float<T>(isfinite(rest) ? rest : 0.f);
 }
 
-// Operand B of u t, its high parts, then its low parts: a lane has ranks 2 q, 2 q + 1, 2 q + 8, 2 q + 9 of token g.
+// Ranks 2 q, 2 q + 1, 2 q + 8, 2 q + 9 of token g as operand B of u t: the high parts, then the low parts.
 template <typename T>
-__device__ __forceinline__ uint4 sum_shares(const float4* shares, int stride) {
-  float4 sum{};
-#pragma unroll
-  for (int s = 0; s < kInnerSplits; ++s) {
-    const float4 share = __ldcg(shares + s * stride);
-    sum.x += share.x, sum.y += share.y, sum.z += share.z, sum.w += share.w;
-  }
-  const T x = from_float<T>(sum.x), y = from_float<T>(sum.y), z = from_float<T>(sum.z), w = from_float<T>(sum.w);
-  return make_uint4(pack(x, y), pack(z, w), pack(remainder_of(sum.x, x), remainder_of(sum.y, y)),
-                    pack(remainder_of(sum.z, z), remainder_of(sum.w, w)));
+__device__ __forceinline__ uint4 operand_of(const float4& t) {
+  const T x = from_float<T>(t.x), y = from_float<T>(t.y), z = from_float<T>(t.z), w = from_float<T>(t.w);
+  return make_uint4(pack(x, y), pack(z, w), pack(remainder_of(t.x, x), remainder_of(t.y, y)),
+                    pack(remainder_of(t.z, z), remainder_of(t.w, w)));
+}
+__device__ __forceinline__ void add_share(float4& sum, const uint2& first, const uint2& second) {
+  sum.x += __uint_as_float(first.x), sum.y += __uint_as_float(first.y);
+  sum.z += __uint_as_float(second.x), sum.w += __uint_as_float(second.y);
 }
 
-// All threads: is this the last block of the unit?
-__device__ __forceinline__ bool last_to_arrive(const ForwardArgs& a, int unit) {
-  __shared__ unsigned before;
-  if (threadIdx.x == 0)
-    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
-                 : "=r"(before)
-                 : "l"(&a.progress->arrivals[unit]), "r"(kInnerSplits - 1)
-                 : "memory");
-  __syncthreads();
-  return before == kInnerSplits - 1;
+// Sum of shares first_share.. of one lane of a tile; `from` is that lane's first mailbox of share 0.
+template <int kTiles, int kShares>
+__device__ __forceinline__ void add_shares(float4& sum, const Mailbox* from, int first_share, unsigned stamp) {
+  uint2 found[2 * kShares];  // a lane's two mailboxes of a share are 32 apart
+  const Mailbox* box = from + first_share * (kTiles * 64);
+  for (;;) {
+    bool all = true;
+#pragma unroll
+    for (int i = 0; i < 2 * kShares; ++i) all = take(found[i], box + i / 2 * (kTiles * 64) + i % 2 * 32, stamp) && all;
+    if (all) break;
+    __nanosleep(64);
+  }
+#pragma unroll
+  for (int s = 0; s < kShares; ++s) add_share(sum, found[2 * s], found[2 * s + 1]);
 }
 
 // Block `index` of kInnerSplits * t_units; its first kWarps warps multiply. `shared` has 8 kTiles * kShareStride floats
-// for each. kSumHere: the last of the blocks adds up, for users that want t_operand.
+// for each. kSumHere: the block of the last share adds up, for users that want t_sums.
 template <typename T, int kTiles, int kWarps, bool kSumHere>
 __device__ __forceinline__ void inner_block(const ForwardArgs& a, int index, unsigned char* shared) {
-  constexpr int kTokens = 8 * kTiles, kShare = kTiles * 32;
+  constexpr int kTokens = 8 * kTiles;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int split = index % kInnerSplits, unit = index / kInnerSplits;
   const int rank_tiles = a.parts * a.rank_steps, rank_tile = unit % rank_tiles, first_tile = unit / rank_tiles * kTiles;
   const int steps = a.column_blocks * (kColumnBlock / kStep);
   auto* sums = reinterpret_cast<float*>(shared);
   wait_for_previous_kernel();
+  const unsigned stamp = stamp_of(a);
   if (warp < kWarps) {
     float acc[kTiles][4] = {};
     multiply_v<T, kTiles, kWarps>(acc, a, a.v + static_cast<std::size_t>(rank_tile) * steps * 64 + lane,
@@ -106,25 +109,28 @@ __device__ __forceinline__ void inner_block(const ForwardArgs& a, int index, uns
         sums[(warp * kTokens + 8 * t + lane % 4 * 2 + i % 2) * kShareStride + lane / 4 + i / 2 * 8] = acc[t][i];
   }
   __syncthreads();
-  float4* shares = a.t_shares + static_cast<std::size_t>(unit) * kInnerSplits * kShare;
-  for (int e = threadIdx.x; e < kShare; e += blockDim.x) {
-    const int token = e / 4, rank = e % 4 * 2;
+  Mailbox* shares = a.t_shares + static_cast<std::size_t>(unit) * (kInnerSplits * kTiles * 64);
+  for (int e = threadIdx.x; e < kTiles * 32; e += blockDim.x) {
+    const int tile = e / 32, token = e / 4, rank = e % 4 * 2;
     float4 sum{};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const float* from = sums + (w * kTokens + token) * kShareStride + rank;
       sum.x += from[0], sum.y += from[1], sum.z += from[8], sum.w += from[9];
     }
-    __stcg(shares + split * kShare + e, sum);
-  }
-  __syncthreads();
-  if constexpr (!kSumHere) {
-    if (threadIdx.x == 0) announce_t(a, 1);
-  } else if (last_to_arrive(a, unit)) {
-    uint4* out = a.t_of(first_tile / a.group_tiles, rank_tile) + first_tile % a.group_tiles * 32;
-    for (int e = threadIdx.x; e < kShare; e += blockDim.x) __stcg(out + e, sum_shares<T>(shares + e, kShare));
-    __syncthreads();
-    if (threadIdx.x == 0) announce_t(a, kInnerSplits);
+    Mailbox* lane_of_share_0 = shares + tile * 64 + e % 32;
+    if (!kSumHere || split + 1 < kInnerSplits) {
+      Mailbox* box = lane_of_share_0 + split * (kTiles * 64);
+      post(box, __float_as_uint(sum.x), __float_as_uint(sum.y), stamp);
+      post(box + 32, __float_as_uint(sum.z), __float_as_uint(sum.w), stamp);
+    } else {
+      add_shares<kTiles, kInnerSplits - 1>(sum, lane_of_share_0, 0, stamp);
+      const uint4 operand = operand_of<T>(sum);
+      Mailbox* box = a.sums_of(first_tile / a.group_tiles, rank_tile) +
+                     (first_tile % a.group_tiles + tile) * 64 + e % 32;
+      post(box, operand.x, operand.y, stamp);
+      post(box + 32, operand.z, operand.w, stamp);
+    }
   }
 }
 

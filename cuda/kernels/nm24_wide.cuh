@@ -17,7 +17,7 @@ constexpr int kStageRankSteps = 4;
 template <int kTiles_, int kGroups_, int kStages_>
 struct WideShape {
   static constexpr int kTiles = kTiles_, kGroups = kGroups_, kStages = kStages_;
-  static constexpr int kWarps = 4 * kGroups, kThreads = (kWarps + 1) * 32;  // one more warp produces
+  static constexpr int kWarps = 4 * kGroups, kThreads = (kWarps + 2) * 32;  // one fills the ring, one fetches t
   static constexpr int kRows = 64 * kGroups, kRowBlocks = kRows / kRowBlock, kTokens = 8 * kTiles;
   static constexpr int kInnerTiles = kTiles < 4 ? kTiles : 4;
   static constexpr int kHalfXBytes = kTokens * 128, kXBytes = 2 * kHalfXBytes;
@@ -34,7 +34,8 @@ struct WideShape {
 // A block's share of the stages: columns, then ranks.
 struct WideWork {
   int first, count;   // stages
-  int column_blocks;  // stages from here on are ranks
+  int columns;        // how many of them are columns; the others are ranks
+  int column_blocks;
   int token_group, first_row_block;
 };
 
@@ -81,38 +82,63 @@ struct WideProducer {
     for (int half = 0; half < 2; ++half)
       tensor_copy(ring.stage(i) + half * Shape::kHalfXBytes, x_map, (work.first + i) * kColumnBlock + 64 * half,
                   work.token_group * Shape::kTokens, &ring.full[i % Shape::kStages]);
+    barrier_arrive(&ring.full[i % Shape::kStages]);  // in place of t's messenger
   }
-  // A stage of ranks: u, and t once it is there.
-  __device__ __forceinline__ void copy_ranks(int i) const {
+  // A stage of ranks: u. WideMessenger brings t.
+  __device__ __forceinline__ void copy_u(int i) const {
     Barrier* full = &ring.full[i % Shape::kStages];
     const int first_step = (work.first + i - work.column_blocks) * kStageRankSteps;
     const int steps = min(a.rank_steps - first_step, kStageRankSteps);
-    barrier_expect(full, steps * (Shape::kTiles * 512 + Shape::kRowBlocks * 1024));
+    barrier_expect(full, steps * Shape::kRowBlocks * 1024);
     for (int r = 0; r < Shape::kRowBlocks; ++r)
       bulk_copy(ring.stage(i) + Shape::kXBytes + r * kBlockBytes,
                 a.u + (static_cast<std::size_t>(row_block(r)) * a.rank_steps + first_step) * 64, steps * 1024, full,
                 policy);
-    wait_for_t(a);
-    fence_before_copies();
-    bulk_copy(ring.stage(i), a.t_of(work.token_group, a.part_of(work.first_row_block) * a.rank_steps + first_step),
-              steps * Shape::kTiles * 512, full, policy);
   }
-  // Answers what finish_with_t did.
-  __device__ __forceinline__ unsigned run() const {
-    const int columns = min(work.count, max(work.column_blocks - work.first, 0)), early = min(columns, Shape::kStages);
+  __device__ __forceinline__ void run() const {
+    const int early = min(work.columns, Shape::kStages);
     for (int i = 0; i < early; ++i) copy_weights(i);
     wait_for_previous_kernel();
     for (int i = 0; i < early; ++i) copy_x(i);
     for (int i = early; i < work.count; ++i) {
       ring.wait_empty(i);
-      if (i < columns)
+      if (i < work.columns)
         copy_weights(i), copy_x(i);
       else
-        copy_ranks(i);
+        copy_u(i);
     }
-    return finish_with_t(a);
   }
 };
+
+// One warp that carries t from the mailboxes into the ring's stages of ranks. Answers what finish_with_t did.
+template <typename Shape>
+__device__ __forceinline__ unsigned carry_t(const ForwardArgs& a, const WideRing<Shape>& ring, const WideWork& work,
+                                            unsigned stamp, int lane) {
+  for (int i = work.columns; i < work.count; ++i) {
+    const int first_step = (work.first + i - work.column_blocks) * kStageRankSteps;
+    const int units = min(a.rank_steps - first_step, kStageRankSteps) * Shape::kTiles;
+    const Mailbox* box =
+        a.sums_of(work.token_group, a.part_of(work.first_row_block) * a.rank_steps + first_step) + lane;
+    ring.wait_empty(i);
+    auto* to = reinterpret_cast<uint4*>(ring.stage(i)) + lane;
+    for (int unit = 0; unit < units; unit += 4) {  // of steps and tiles
+      uint2 found[8];
+      for (bool all = false; !all;) {
+        all = true;
+#pragma unroll
+        for (int k = 0; k < 8; ++k)
+          if (unit + k / 2 < units) all = take(found[k], box + (unit + k / 2) * 64 + k % 2 * 32, stamp) && all;
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        if (unit + k < units)
+          to[(unit + k) * 32] = make_uint4(found[2 * k].x, found[2 * k].y, found[2 * k + 1].x, found[2 * k + 1].y);
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(&ring.full[i % Shape::kStages]);
+  }
+  return lane == 0 && a.rank_steps ? finish_with_t(a) : ~0u;
+}
 
 // This warp's 16 rows of a stage of columns. Products of all four warps of a warpgroup run together.
 template <typename T, typename Shape>
@@ -224,28 +250,34 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   const int tiles = blocks(a.d_out, Shape::kRows), tile = (index >> split_bits) % tiles;
   const int group = (index >> split_bits) / tiles;
   const int stages = a.column_blocks + blocks(a.rank_steps, kStageRankSteps), first = (stages * split) >> split_bits;
-  const WideWork work{first, ((stages * (split + 1)) >> split_bits) - first, a.column_blocks, group,
+  const int count = ((stages * (split + 1)) >> split_bits) - first;
+  const WideWork work{first, count, min(count, max(a.column_blocks - first, 0)), a.column_blocks, group,
                       tile * Shape::kRowBlocks};
   if (threadIdx.x == Shape::kWarps * 32) {
-    for (int s = 0; s < Shape::kStages; ++s) barrier_init(&full[s], 1), barrier_init(&empty[s], Shape::kWarps);
+    for (int s = 0; s < Shape::kStages; ++s) barrier_init(&full[s], 2), barrier_init(&empty[s], Shape::kWarps);
     barrier_init_done();
   }
   __syncthreads();
   const WideRing<Shape> ring{shared, full, empty};
   float acc[Shape::kTiles][4] = {};
-  unsigned finished = ~0u;
+  unsigned finished = ~0u, stamp = 0;
   if (warp == Shape::kWarps) {
-    if (lane == 0) finished = WideProducer<Shape>{a, &x_map, ring, work}.run();
+    if (lane == 0) WideProducer<Shape>{a, &x_map, ring, work}.run();
     __syncwarp();
+  } else if (warp > Shape::kWarps) {
+    wait_for_previous_kernel();
+    stamp = stamp_of(a);
+    finished = carry_t<Shape>(a, ring, work, stamp, lane);
   } else {
     for (int i = 0; i < work.count; ++i) {
       ring.wait_full(i);
-      const int rank_stage = work.first + i - work.column_blocks;
-      if (rank_stage < 0)
+      if (i < work.columns)
         multiply_columns<T, Shape>(acc, ring.stage(i), warp, lane);
       else
         multiply_rank_stage<T, Shape>(acc, ring.stage(i), warp,
-                                      min(a.rank_steps - rank_stage * kStageRankSteps, kStageRankSteps), lane);
+                                      min(a.rank_steps - (work.first + i - work.column_blocks) * kStageRankSteps,
+                                          kStageRankSteps),
+                                      lane);
       __syncwarp();
       if (lane == 0) barrier_arrive(&ring.empty[i % Shape::kStages]);
     }
@@ -263,7 +295,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   __syncthreads();
   finish_wide<T, Shape>(a, sums, group * Shape::kTokens, min(a.tokens - group * Shape::kTokens, Shape::kTokens),
                         tile * Shape::kRows, split, split_bits);
-  reset_t(a, finished);
+  if (finished != ~0u) end_launch(a, finished, stamp);
 #endif
 }
 

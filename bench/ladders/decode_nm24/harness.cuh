@@ -179,9 +179,8 @@ struct Layer {
   std::uint32_t *weights, *u, *v;
   Bf16 *values, *u_plain, *v_plain, *x, *y;
   std::uint8_t* meta;
-  uint4* t_operand;
   Progress* progress;
-  float4* t_shares;
+  Mailbox *t_shares, *t_sums;
   double *t64, *y64;
   static constexpr int kMaxTokens = 64;
 
@@ -198,10 +197,11 @@ struct Layer {
     v_plain = device<Bf16>(static_cast<std::size_t>(parts) * rank * d_in);
     x = device<Bf16>(static_cast<std::size_t>(kMaxTokens) * d_in);
     y = device<Bf16>(static_cast<std::size_t>(kMaxTokens) * d_out);
-    t_operand = device<uint4>(static_cast<std::size_t>(parts) * blocks(rank, kRankBlock) * 8 * 32 + 1);
     progress = reinterpret_cast<Progress*>(device<unsigned>(1024));
     CHECK(cudaMemset(progress, 0, 4096));
-    t_shares = device<float4>(1 << 18);
+    t_shares = device<Mailbox>(1 << 18), t_sums = device<Mailbox>(1 << 18);
+    CHECK(cudaMemset(t_shares, 0, 16 << 18));
+    CHECK(cudaMemset(t_sums, 0, 16 << 18));
     t64 = device<double>(static_cast<std::size_t>(parts) * rank * kMaxTokens);
     y64 = device<double>(static_cast<std::size_t>(d_out) * kMaxTokens);
     fill_values<<<1024, 256>>>(values, static_cast<std::size_t>(d_out) * d_in / 2, 1, .03f);
@@ -214,7 +214,7 @@ struct Layer {
   }
   ~Layer() {
     for (void* p : {(void*)weights, (void*)u, (void*)v, (void*)values, (void*)meta, (void*)u_plain, (void*)v_plain,
-                    (void*)x, (void*)y, (void*)t_operand, (void*)progress, (void*)t_shares, (void*)t64, (void*)y64})
+                    (void*)x, (void*)y, (void*)progress, (void*)t_shares, (void*)t_sums, (void*)t64, (void*)y64})
       cudaFree(p);
   }
   void pack(int c) {
@@ -235,7 +235,7 @@ struct Layer {
     ForwardArgs a{};
     a.weights = reinterpret_cast<const uint4*>(weights + copy * weight_n);
     a.u = reinterpret_cast<const uint4*>(u + copy * u_n), a.v = reinterpret_cast<const uint4*>(v + copy * v_n);
-    a.x = x, a.y = y, a.t_operand = t_operand, a.progress = progress, a.t_shares = t_shares;
+    a.x = x, a.y = y, a.progress = progress, a.t_shares = t_shares, a.t_sums = t_sums;
     a.d_out = d_out, a.d_in = d_in, a.tokens = tokens;
     a.group_tiles = group_tiles, a.wide_x = d_in % 8 == 0;
     a.column_blocks = blocks(d_in, kColumnBlock), a.rank_steps = blocks(rank, kRankBlock), a.parts = parts;
