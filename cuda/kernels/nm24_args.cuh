@@ -9,19 +9,17 @@
 
 #include "nm24_layout.hpp"
 #include "nm24_mailbox.cuh"
+#include "nm24_plan.hpp"
 
 namespace sparlow::kernels {
 
-constexpr int kMaxParts = 4;
+constexpr int kMaxParts = Nm24Shape::kMaxParts;
 
 // At the start of the workspace, which is all zero before its first use.
 struct Progress {
   unsigned launches;  // done so far
   unsigned t_used;    // warps of this launch that will not look at t again
 };
-
-// A unit of t is 16 ranks and some tiles of 8 tokens. Four blocks compute it: each has a quarter of the columns.
-constexpr int kInnerSplits = 4;
 
 struct ForwardArgs {
   const uint4* weights;
@@ -39,7 +37,6 @@ struct ForwardArgs {
   int rank_steps;               // of one part
   int parts;
   int part_end[kMaxParts - 1];  // row blocks before the second, third, fourth part
-  int t_units;
   int first_block;              // that has rows of y; those before it compute t
   unsigned t_users;             // warps that will call finish_with_t
   int splits;                   // blocks of a cluster, which share rows of y

@@ -85,7 +85,7 @@ __device__ __forceinline__ void add_shares(float4& sum, const Mailbox* from, int
   for (int s = 0; s < kShares; ++s) add_share(sum, found[2 * s], found[2 * s + 1]);
 }
 
-// Block `index` of kInnerSplits * t_units; its first kWarps warps multiply. `shared` has 8 kTiles * kShareStride floats
+// Block `index` of those before first_block; its first kWarps warps multiply. `shared` has 8 kTiles * kShareStride floats
 // for each. kSumHere: the block of the last share adds up, for users that want t_sums.
 template <typename T, int kTiles, int kWarps, bool kSumHere>
 __device__ __forceinline__ void inner_block(const ForwardArgs& a, int index, unsigned char* shared) {

@@ -100,9 +100,10 @@ SPARLOW_HD std::uint32_t weight_word(const CheckpointNm24& s, std::size_t index)
                             : weight_position_word(s, row_block, column_block, unit - kValueUnits, word);
 }
 
-SPARLOW_HD std::uint32_t u_word(const Dense16& u, std::size_t index) {
+// rank: of the packed matrix; u may have fewer columns.
+SPARLOW_HD std::uint32_t u_word(const Dense16& u, int rank, std::size_t index) {
   const int word = index % 4, lane = index / 4 % 32, tile = index / 128 % 2;
-  const int steps = blocks(u.cols, kRankBlock);
+  const int steps = blocks(rank, kRankBlock);
   const int step = index / 256 % steps, row_block = static_cast<int>(index / 256 / steps);
   return u.pair(row_block * kRowBlock + tile * 16 + word_row(lane, word),
                 step * kRankBlock + 2 * (lane % 4) + 8 * (word / 2));

@@ -119,7 +119,7 @@ struct Matrix16 {
 void test_u(int d_out, int rank, std::mt19937& random) {
   const Matrix16 u(d_out, rank, random);
   std::vector<std::uint32_t> packed(u_words(d_out, rank));
-  for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = u_word(u.view(), i);
+  for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = u_word(u.view(), rank, i);
   const int steps = blocks(rank, kRankBlock);
   for (int rb = 0; rb < blocks(d_out, kRowBlock); ++rb)
     for (int step = 0; step < steps; ++step)

@@ -58,7 +58,7 @@ __global__ void pack_weights(std::uint32_t* out, CheckpointNm24 s, std::size_t w
   for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = weight_word(s, i);
 }
 __global__ void pack_u(std::uint32_t* out, Dense16 u, std::size_t words) {
-  for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = u_word(u, i);
+  for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = u_word(u, u.cols, i);
 }
 __global__ void pack_v(std::uint32_t* out, Dense16 v, std::size_t words) {
   for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = v_word(v, i);
@@ -239,7 +239,6 @@ struct Layer {
     a.d_out = d_out, a.d_in = d_in, a.tokens = tokens;
     a.group_tiles = group_tiles, a.wide_x = d_in % 8 == 0;
     a.column_blocks = blocks(d_in, kColumnBlock), a.rank_steps = blocks(rank, kRankBlock), a.parts = parts;
-    a.t_units = parts * a.rank_steps * blocks(tokens, 8 * std::min(group_tiles, 4));
     for (int p = 0; p < kMaxParts - 1; ++p)
       a.part_end[p] = p + 1 < parts ? (p + 1) * (d_out / parts) / kRowBlock : 1 << 30;
     return a;
