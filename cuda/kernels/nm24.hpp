@@ -1,0 +1,81 @@
+// Compressed layers on the GPU: y = x sᵀ + (x vᵀ) uᵀ + bias with s 2:4, in bfloat16 or float16, for few tokens.
+// Raw pointers, sizes, a stream; no allocation, no synchronisation, safe to capture in a CUDA graph.
+//
+//   pack     once per layer: checkpoint layout -> what the kernels read (nm24_layout.hpp)
+//   plan     a pure function of shapes and device: which kernel, how much workspace
+//   forward  one launch
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sparlow::kernels {
+
+enum class Half { bfloat16, float16 };
+
+// Up to four layers that read the same x may be stacked (q, k, v; gate, up). Each but the last has a multiple of 32
+// rows. They share one rank: the largest; narrower factors are padded with zeros.
+struct Nm24Shape {
+  static constexpr int kMaxParts = 4;
+  int d_in = 0;  // a multiple of 4
+  int rank = 0;
+  int parts = 1;
+  int rows[kMaxParts] = {};
+
+  constexpr int d_out() const { return rows[0] + rows[1] + rows[2] + rows[3]; }
+};
+
+struct Nm24Bytes {
+  std::size_t weights, u, v;
+};
+Nm24Bytes nm24_bytes(const Nm24Shape& shape);
+
+// Part `part` of the shape from the checkpoint's layout into the packed buffers of the whole. values [rows, d_in / 2],
+// meta [rows, ceil(d_in / 8)], u [rows, rank], v [rank, d_in], all on the device; rank may be smaller than the shape's,
+// or 0 with u and v null.
+struct Nm24Part {
+  const void* values;
+  const std::uint8_t* meta;
+  const void *u, *v;
+  int rank;
+};
+cudaError_t nm24_pack(const Nm24Shape& shape, int part, const Nm24Part& from, void* weights, void* u, void* v,
+                      cudaStream_t stream);
+
+struct Nm24Device {
+  int arch;  // 10 major + minor, e.g. 90
+  int multiprocessors;
+};
+
+enum class Nm24Kernel {
+  decode,  // warp-sized products, sm_80 and later
+  wide,    // warpgroup-sized products, sm_90
+};
+
+struct Nm24Plan {
+  Nm24Kernel kernel;
+  int token_tiles;    // of 8 tokens, of one block
+  int variant;        // index into the compiled configurations of the kernel
+  int splits;         // blocks that share rows: a cluster
+  std::size_t workspace;  // bytes
+};
+
+// tokens >= 1. aligned_x: x starts at a multiple of 16 bytes (it must at one of 8).
+Nm24Plan nm24_plan(const Nm24Shape& shape, int tokens, bool aligned_x, const Nm24Device& device);
+const char* nm24_name(const Nm24Plan& plan);
+
+// The workspace must be zero before its first use and belongs to one stream at a time; layers may share it. All
+// matrices are row-major and contiguous: x [tokens, d_in], y [tokens, d_out], bias [d_out] or null.
+// overlap: may begin before the kernel ahead of it on the stream has ended (sm_90). It reads x only after that.
+struct Nm24Call {
+  const void *weights, *u, *v, *bias, *x;
+  void *y, *workspace;
+  int tokens;
+  Half type;
+  bool overlap;
+};
+cudaError_t nm24_forward(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream);
+
+}  // namespace sparlow::kernels

@@ -1,0 +1,128 @@
+#include <cuda.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "nm24_decode.cuh"
+#include "nm24_plan.hpp"
+#include "nm24_wide.cuh"
+
+namespace sparlow::kernels {
+namespace {
+
+template <typename... Parameters, typename... Values>
+cudaError_t launch(void (*kernel)(Parameters...), int grid, int threads, int shared, int cluster, bool overlap,
+                   cudaStream_t stream, const Values&... values) {
+  if (shared > 48 * 1024) {
+    const cudaError_t status =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    if (status != cudaSuccess) return status;
+  }
+  cudaLaunchAttribute attributes[2]{};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(grid), config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared, config.stream = stream, config.attrs = attributes;
+  if (cluster > 1) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+    attributes[config.numAttrs++].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  }
+  if (overlap) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  return cudaLaunchKernelEx(&config, kernel, values...);
+}
+
+ForwardArgs make_args(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call) {
+  ForwardArgs a{};
+  a.weights = static_cast<const uint4*>(call.weights), a.u = static_cast<const uint4*>(call.u);
+  a.v = static_cast<const uint4*>(call.v), a.bias = call.bias, a.x = call.x, a.y = call.y;
+  const Nm24Workspace offset = nm24_workspace(shape, plan, call.tokens);
+  auto* workspace = static_cast<unsigned char*>(call.workspace);
+  a.progress = reinterpret_cast<Progress*>(workspace);
+  a.t_shares = reinterpret_cast<Mailbox*>(workspace + offset.shares);
+  a.t_sums = reinterpret_cast<Mailbox*>(workspace + offset.sums);
+  a.d_out = shape.d_out(), a.d_in = shape.d_in, a.tokens = call.tokens;
+  a.group_tiles = plan.token_tiles, a.splits = plan.splits;
+  a.column_blocks = blocks(shape.d_in, kColumnBlock), a.rank_steps = blocks(shape.rank, kRankBlock);
+  a.parts = shape.parts;
+  int rows = 0;
+  for (int p = 0; p < kMaxParts - 1; ++p) {
+    rows += shape.rows[p];
+    a.part_end[p] = p + 1 < shape.parts ? rows / kRowBlock : std::numeric_limits<int>::max();
+  }
+  a.wide_x = shape.d_in % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.x) % 16 == 0;
+  return a;
+}
+
+// How many blocks compute t: a unit is the ranks of one step and up to `tiles` tiles of tokens.
+void set_blocks(ForwardArgs& a, int tiles, int row_blocks, int users_per_block) {
+  a.first_block = a.parts * a.rank_steps * blocks(a.tokens, 8 * tiles) * kInnerSplits;
+  a.t_users = row_blocks * users_per_block;
+}
+
+template <typename T, int kConfig>
+cudaError_t launch_decode(ForwardArgs a, bool overlap, cudaStream_t stream) {
+  constexpr DecodeConfig config = kDecodeConfigs[kConfig];
+  const int row_blocks = blocks(a.d_out, kRowBlock) * blocks(a.tokens, 8 * config.token_tiles);
+  set_blocks(a, config.token_tiles, row_blocks, std::min(config.warps, a.rank_steps));
+  const int shared = config.warps * decode_warp_bytes<config.token_tiles, config.stages>(a.tokens);
+  return launch(decode_kernel<T, config.token_tiles, config.warps, config.stages>, a.first_block + row_blocks,
+                config.warps * 32, shared, 1, overlap, stream, a);
+}
+
+// x as boxes of 64 columns with a 128-byte swizzle.
+template <typename T>
+cudaError_t map_x(const ForwardArgs& a, int tokens, CUtensorMap& map) {
+  using Encode = decltype(&cuTensorMapEncodeTiled);
+  static const Encode encode = [] {
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    const cudaError_t status =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found);
+    return status == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<Encode>(entry) : nullptr;
+  }();
+  if (!encode) return cudaErrorNotSupported;
+  const cuuint64_t size[] = {static_cast<cuuint64_t>(a.d_in), static_cast<cuuint64_t>(a.tokens)};
+  const cuuint64_t stride[] = {static_cast<cuuint64_t>(a.d_in) * 2};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(tokens)}, step[] = {1, 1};
+  constexpr bool bf16 = std::is_same_v<T, __nv_bfloat16>;
+  const CUresult status =
+      encode(&map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2,
+             const_cast<void*>(a.x), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+template <typename T, int kConfig>
+cudaError_t launch_wide(ForwardArgs a, bool overlap, cudaStream_t stream) {
+  using Shape = WideShape<kWideConfigs[kConfig].token_tiles, kWideConfigs[kConfig].groups, kWideConfigs[kConfig].stages>;
+  const int row_blocks = a.splits * blocks(a.d_out, Shape::kRows) * blocks(a.tokens, Shape::kTokens);
+  set_blocks(a, Shape::kInnerTiles, row_blocks, 1);
+  CUtensorMap map;
+  const cudaError_t status = map_x<T>(a, Shape::kTokens, map);
+  if (status != cudaSuccess) return status;
+  return launch(wide_kernel<T, Shape>, a.first_block + row_blocks, Shape::kThreads, Shape::kSharedBytes, a.splits,
+                overlap, stream, a, map);
+}
+
+template <typename T>
+cudaError_t forward(const Nm24Plan& plan, const ForwardArgs& a, bool overlap, cudaStream_t stream) {
+  if (plan.kernel == Nm24Kernel::decode)
+    return plan.variant == 0 ? launch_decode<T, 0>(a, overlap, stream) : launch_decode<T, 1>(a, overlap, stream);
+  switch (plan.variant) {
+    case 0: return launch_wide<T, 0>(a, overlap, stream);
+    case 1: return launch_wide<T, 1>(a, overlap, stream);
+    default: return launch_wide<T, 2>(a, overlap, stream);
+  }
+}
+
+}  // namespace
+
+cudaError_t nm24_forward(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream) {
+  const ForwardArgs a = make_args(shape, plan, call);
+  return call.type == Half::bfloat16 ? forward<__nv_bfloat16>(plan, a, call.overlap, stream)
+                                     : forward<__half>(plan, a, call.overlap, stream);
+}
+
+}  // namespace sparlow::kernels

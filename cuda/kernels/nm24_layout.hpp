@@ -1,0 +1,130 @@
+// How a 2:4 + low-rank layer lies in GPU memory, so that a warp reads the operands of its matrix instructions with
+// contiguous 16-byte loads. Everything here is arithmetic on indices, shared by the packing kernels, the host
+// packing and the tests; no CUDA needed.
+//
+// One unit is 16 bytes: what one lane holds of one operand. lane = 4 g + q, g = 0..7, q = 0..3.
+//
+//   weights  [row block of 32][column block of 128][288 units]
+//            units 0..255: (tile t of 16 rows, step s of 32 columns, lane) -> the kept pairs of four groups of four
+//            units 256..287: (lane) -> their positions
+//   u        [row block of 32][step of 16 ranks][tile t][lane]      operand A of a dense m16n8k16 product
+//   v        [tile of 16 ranks][step of 32 columns][half][lane]     likewise, columns permuted: lane q of a quad holds
+//            columns 8 q .. 8 q + 7 of the step, so that it reads the same columns of x with one load
+//
+// Rows, columns and ranks are padded with zeros to whole blocks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define SPARLOW_HD __host__ __device__ inline
+#else
+#define SPARLOW_HD inline
+#endif
+
+namespace sparlow::kernels {
+
+constexpr int kRowBlock = 32, kColumnBlock = 128, kRankBlock = 16;
+constexpr int kStep = 32;                           // columns of one sparse matrix instruction
+constexpr int kBlockUnits = 288, kValueUnits = 256;  // of one 32 x 128 block of weights
+constexpr int kBlockBytes = kBlockUnits * 16;        // 9/16 of the dense block
+
+SPARLOW_HD int blocks(int n, int block) { return (n + block - 1) / block; }
+
+// The checkpoint's layout of s [d_out, d_in]: values [d_out, d_in / 2], one nibble of two positions a group of four.
+struct CheckpointNm24 {
+  const std::uint16_t* values;
+  const std::uint8_t* meta;
+  int d_out, d_in;
+
+  SPARLOW_HD bool inside(int row, int group) const { return row < d_out && 4 * group < d_in; }
+
+  SPARLOW_HD std::uint32_t pair(int row, int group) const {
+    if (!inside(row, group)) return 0;
+    const std::uint16_t* p = values + static_cast<std::size_t>(row) * (d_in / 2) + 2 * group;
+    return p[0] | static_cast<std::uint32_t>(p[1]) << 16;
+  }
+
+  // Outside the matrix: positions 0 and 1, since equal positions are undefined behaviour in hardware.
+  SPARLOW_HD std::uint32_t nibble(int row, int group) const {
+    if (!inside(row, group)) return 4;
+    const std::uint8_t byte = meta[static_cast<std::size_t>(row) * ((d_in + 7) / 8) + group / 2];
+    return group % 2 ? byte >> 4 : byte & 15;
+  }
+};
+
+// A row-major matrix of 16-bit elements; zero outside.
+struct Dense16 {
+  const std::uint16_t* data;
+  int rows, cols;
+
+  SPARLOW_HD std::uint32_t pair(int row, int col) const {
+    const std::uint16_t* p = data + static_cast<std::size_t>(row) * cols + col;
+    const std::uint32_t low = row < rows && col < cols ? p[0] : 0;
+    const std::uint32_t high = row < rows && col + 1 < cols ? p[1] : 0;
+    return low | high << 16;
+  }
+};
+
+// Word 0..3 of a unit holds rows g, g + 8, g, g + 8 and the first, first, second, second half of the columns.
+SPARLOW_HD int word_row(int lane, int word) { return lane / 4 + 8 * (word % 2); }
+
+SPARLOW_HD std::uint32_t weight_value_word(const CheckpointNm24& s, int row_block, int column_block, int unit,
+                                           int word) {
+  const int lane = unit % 32, step = unit / 32 % 4, tile = unit / 128;
+  const int group = (column_block * kColumnBlock + step * kStep) / 4 + lane % 4 + 4 * (word / 2);
+  return s.pair(row_block * kRowBlock + tile * 16 + word_row(lane, word), group);
+}
+
+// Word 2 t + p: tile t, steps 2 p (from lanes 0, 1 of a quad) and 2 p + 1 (from lanes 2, 3). Of the pair of lanes the
+// even one has columns 0..15 of the step, the odd one 16..31; low half row g, high half row g + 8.
+SPARLOW_HD std::uint32_t weight_position_word(const CheckpointNm24& s, int row_block, int column_block, int lane,
+                                              int word) {
+  const int tile = word / 2, step = 2 * (word % 2) + lane % 4 / 2;
+  const int group = (column_block * kColumnBlock + step * kStep) / 4 + 4 * (lane % 2);
+  const int row = row_block * kRowBlock + tile * 16 + lane / 4;
+  std::uint32_t bits = 0;
+  for (int i = 0; i < 4; ++i)
+    bits |= s.nibble(row, group + i) << (4 * i) | s.nibble(row + 8, group + i) << (16 + 4 * i);
+  return bits;
+}
+
+// index counts the words of the packed weights.
+SPARLOW_HD std::uint32_t weight_word(const CheckpointNm24& s, std::size_t index) {
+  const int word = index % 4, unit = index / 4 % kBlockUnits;
+  const std::size_t block = index / 4 / kBlockUnits;
+  const int columns = blocks(s.d_in, kColumnBlock);
+  const int row_block = static_cast<int>(block / columns), column_block = static_cast<int>(block % columns);
+  return unit < kValueUnits ? weight_value_word(s, row_block, column_block, unit, word)
+                            : weight_position_word(s, row_block, column_block, unit - kValueUnits, word);
+}
+
+// rank: of the packed matrix; u may have fewer columns.
+SPARLOW_HD std::uint32_t u_word(const Dense16& u, int rank, std::size_t index) {
+  const int word = index % 4, lane = index / 4 % 32, tile = index / 128 % 2;
+  const int steps = blocks(rank, kRankBlock);
+  const int step = index / 256 % steps, row_block = static_cast<int>(index / 256 / steps);
+  return u.pair(row_block * kRowBlock + tile * 16 + word_row(lane, word),
+                step * kRankBlock + 2 * (lane % 4) + 8 * (word / 2));
+}
+
+SPARLOW_HD std::uint32_t v_word(const Dense16& v, std::size_t index) {
+  const int word = index % 4, lane = index / 4 % 32, half = index / 128 % 2;
+  const int steps = blocks(v.cols, kColumnBlock) * (kColumnBlock / kStep);
+  const int step = index / 256 % steps, tile = static_cast<int>(index / 256 / steps);
+  return v.pair(tile * kRankBlock + word_row(lane, word),
+                step * kStep + 8 * (lane % 4) + 4 * half + 2 * (word / 2));
+}
+
+SPARLOW_HD std::size_t weight_words(int d_out, int d_in) {
+  return static_cast<std::size_t>(blocks(d_out, kRowBlock)) * blocks(d_in, kColumnBlock) * kBlockUnits * 4;
+}
+SPARLOW_HD std::size_t u_words(int d_out, int rank) {
+  return static_cast<std::size_t>(blocks(d_out, kRowBlock)) * blocks(rank, kRankBlock) * 256;
+}
+SPARLOW_HD std::size_t v_words(int rank, int d_in) {
+  return static_cast<std::size_t>(blocks(rank, kRankBlock)) * blocks(d_in, kColumnBlock) * (kColumnBlock / kStep) * 256;
+}
+
+}  // namespace sparlow::kernels

@@ -1,0 +1,338 @@
+// nm24_forward against float64 on the host, on shapes chosen to break it. Needs a GPU; no torch.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../cuda/kernels/nm24.hpp"
+
+using namespace sparlow::kernels;
+
+namespace {
+
+int failures = 0, checks = 0;
+Nm24Device device{};
+
+#define CHECK(call)                                                                              \
+  do {                                                                                           \
+    const cudaError_t status_ = (call);                                                          \
+    if (status_ != cudaSuccess) {                                                                \
+      std::printf("%s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(status_));      \
+      std::_Exit(2);                                                                             \
+    }                                                                                            \
+  } while (0)
+
+template <typename T>
+T narrow(float x) {
+  if constexpr (std::is_same_v<T, __half>)
+    return __float2half(x);
+  else
+    return __float2bfloat16(x);
+}
+float widen(__half x) { return __half2float(x); }
+float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <typename T>
+struct Buffer {
+  T* data = nullptr;
+  std::size_t size = 0;
+  explicit Buffer(std::size_t n) : size(n) { CHECK(cudaMalloc(&data, (n + 64) * sizeof(T))); }
+  explicit Buffer(const std::vector<T>& host) : Buffer(host.size()) {
+    CHECK(cudaMemcpy(data, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice));
+  }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { cudaFree(data); }
+  std::vector<T> host(std::size_t extra = 0) const {
+    std::vector<T> out(size + extra);
+    CHECK(cudaMemcpy(out.data(), data, out.size() * sizeof(T), cudaMemcpyDeviceToHost));
+    return out;
+  }
+};
+
+// One layer in the checkpoint's layout, with groups of two, one and no non-zeros, -0.0 and whole zero rows.
+template <typename T>
+struct Checkpoint {
+  int rows, d_in, rank;
+  std::vector<T> values, u, v;
+  std::vector<std::uint8_t> meta;
+
+  Checkpoint(int rows, int d_in, int rank, std::mt19937& random)
+      : rows(rows), d_in(d_in), rank(rank), values(std::size_t(rows) * d_in / 2), u(std::size_t(rows) * rank),
+        v(std::size_t(rank) * d_in), meta(std::size_t(rows) * ((d_in + 7) / 8)) {
+    std::normal_distribution<float> normal(0.f, 1.f);
+    constexpr int legal[6] = {0x4, 0x8, 0xC, 0x9, 0xD, 0xE};
+    for (int r = 0; r < rows; ++r)
+      for (int g = 0; g < d_in / 4; ++g) {
+        meta[std::size_t(r) * ((d_in + 7) / 8) + g / 2] |= legal[random() % 6] << (4 * (g % 2));
+        for (int i = 0; i < 2; ++i) {
+          const unsigned kind = random() % 16;
+          const float value = r % 37 == 5 || kind == 0 ? 0.f : kind == 1 ? -0.f : normal(random);
+          values[std::size_t(r) * (d_in / 2) + 2 * g + i] = narrow<T>(value);
+        }
+      }
+    for (auto& e : u) e = narrow<T>(normal(random));
+    for (auto& e : v) e = narrow<T>(normal(random) * .25f);
+  }
+  double sparse(int row, const T* x) const {
+    double sum = 0;
+    for (int g = 0; g < d_in / 4; ++g) {
+      const int byte = meta[std::size_t(row) * ((d_in + 7) / 8) + g / 2], nibble = g % 2 ? byte >> 4 : byte & 15;
+      const T* pair = &values[std::size_t(row) * (d_in / 2) + 2 * g];
+      sum += double(widen(pair[0])) * widen(x[4 * g + (nibble & 3)]) +
+             double(widen(pair[1])) * widen(x[4 * g + (nibble >> 2)]);
+    }
+    return sum;
+  }
+};
+
+template <typename T>
+struct Layer {
+  Nm24Shape shape;
+  std::vector<Checkpoint<T>> parts;
+  std::vector<T> bias;
+  Nm24Bytes bytes;
+  Buffer<unsigned char> weights, u, v;
+
+  Layer(const std::vector<int>& rows, int d_in, const std::vector<int>& ranks, std::mt19937& random)
+      : shape(make_shape(rows, d_in, ranks)), bytes(nm24_bytes(shape)), weights(bytes.weights), u(bytes.u + 16),
+        v(bytes.v + 16) {
+    for (std::size_t p = 0; p < rows.size(); ++p) {
+      parts.emplace_back(rows[p], d_in, ranks[p], random);
+      const Checkpoint<T>& c = parts.back();
+      Buffer<T> values(c.values), from_u(c.u), from_v(c.v);
+      Buffer<std::uint8_t> meta(c.meta);
+      CHECK(nm24_pack(shape, static_cast<int>(p), {values.data, meta.data, from_u.data, from_v.data, c.rank},
+                      weights.data, u.data, v.data, nullptr));
+      CHECK(cudaDeviceSynchronize());
+    }
+    for (int r = 0; r < shape.d_out(); ++r) bias.push_back(narrow<T>(float(int(random() % 200) - 100) * .01f));
+  }
+  static Nm24Shape make_shape(const std::vector<int>& rows, int d_in, const std::vector<int>& ranks) {
+    Nm24Shape s{};
+    s.d_in = d_in, s.parts = static_cast<int>(rows.size());
+    for (std::size_t p = 0; p < rows.size(); ++p) s.rows[p] = rows[p], s.rank = std::max(s.rank, ranks[p]);
+    return s;
+  }
+  std::vector<double> reference(const std::vector<T>& x, int tokens, bool with_bias) const {
+    std::vector<double> y(std::size_t(tokens) * shape.d_out());
+    for (int n = 0; n < tokens; ++n) {
+      const T* row = &x[std::size_t(n) * shape.d_in];
+      int first = 0;
+      for (const Checkpoint<T>& c : parts) {
+        std::vector<double> t(c.rank);
+        for (int k = 0; k < c.rank; ++k)
+          for (int j = 0; j < c.d_in; ++j) t[k] += double(widen(c.v[std::size_t(k) * c.d_in + j])) * widen(row[j]);
+        for (int r = 0; r < c.rows; ++r) {
+          double sum = c.sparse(r, row) + (with_bias ? widen(bias[first + r]) : 0.);
+          for (int k = 0; k < c.rank; ++k) sum += double(widen(c.u[std::size_t(r) * c.rank + k])) * t[k];
+          y[std::size_t(n) * shape.d_out() + first + r] = sum;
+        }
+        first += c.rows;
+      }
+    }
+    return y;
+  }
+};
+
+void fail(const std::string& what, double value) {
+  ++failures;
+  std::printf("FAIL %s: %g\n", what.c_str(), value);
+}
+
+template <typename T>
+std::vector<T> make_x(int tokens, int d_in, std::mt19937& random) {
+  std::normal_distribution<float> normal(0.f, 1.f);
+  std::vector<T> x(std::size_t(tokens) * d_in);
+  for (auto& e : x) e = narrow<T>(normal(random));
+  return x;
+}
+
+// Shared by all layers, as in a model.
+void* workspace(std::size_t bytes) {
+  static const Buffer<unsigned char> buffer(64 << 20);
+  static bool zero = false;
+  if (!zero) CHECK(cudaMemset(buffer.data, 0, buffer.size));
+  zero = true;
+  if (bytes > buffer.size) std::printf("workspace of %zu bytes\n", bytes), std::exit(2);
+  return buffer.data;
+}
+
+template <typename T>
+struct Run {
+  Layer<T>& layer;
+  int tokens;
+  bool with_bias;
+  Nm24Plan plan;
+  std::size_t x_offset;  // elements by which x misses a multiple of 16 bytes
+  Buffer<T> bias, x, y;
+
+  Run(Layer<T>& layer, const std::vector<T>& from, int tokens, bool with_bias, const Nm24Plan& plan,
+      std::size_t x_offset)
+      : layer(layer), tokens(tokens), with_bias(with_bias), plan(plan), x_offset(x_offset), bias(layer.bias),
+        x(from.size()), y(std::size_t(tokens) * layer.shape.d_out()) {
+    CHECK(cudaMemcpy(x.data + x_offset, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
+  }
+  void launch(cudaStream_t stream, bool overlap = false) {
+    const Nm24Call call{layer.weights.data,
+                        layer.u.data,
+                        layer.v.data,
+                        with_bias ? bias.data : nullptr,
+                        x.data + x_offset,
+                        y.data,
+                        workspace(plan.workspace),
+                        tokens,
+                        std::is_same_v<T, __half> ? Half::float16 : Half::bfloat16,
+                        overlap};
+    CHECK(nm24_forward(layer.shape, plan, call, stream));
+  }
+  // With sixteen elements behind y, which must stay as they are.
+  std::vector<T> result(bool overlap = false) {
+    CHECK(cudaMemset(y.data, 0xff, (y.size + 16) * sizeof(T)));
+    launch(nullptr, overlap);
+    CHECK(cudaDeviceSynchronize());
+    return y.host(16);
+  }
+};
+
+template <typename T>
+double error_of(const std::vector<T>& y, const std::vector<double>& want) {
+  double difference = 0, norm = 1e-300;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double d = widen(y[i]) - want[i];
+    difference += d * d, norm += want[i] * want[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+template <typename T>
+void check(Layer<T>& layer, const std::vector<T>& x, const std::vector<double>& want, int tokens, bool with_bias,
+           const Nm24Plan& plan, std::size_t x_offset, const std::string& what) {
+  ++checks;
+  Run<T> run(layer, x, tokens, with_bias, plan, x_offset);
+  const std::vector<T> y = run.result(), again = run.result();
+  const double error = error_of(y, want), limit = std::is_same_v<T, __half> ? 3.2e-4 : 2.4e-3;
+  if (!(error < limit)) fail(what, error);
+  if (std::memcmp(y.data(), again.data(), y.size() * sizeof(T)) != 0) fail(what + " twice", 0);
+  for (std::size_t i = want.size(); i < y.size(); ++i)
+    if (std::memcmp(&y[i], "\xff\xff", 2) != 0) return fail(what + " wrote behind y", double(i - want.size()));
+}
+
+// All plans that can run: the planner's, the portable one, and more splits than it would choose.
+template <typename T>
+void test(const std::vector<int>& rows, int d_in, const std::vector<int>& ranks, const std::vector<int>& tokens,
+          std::mt19937& random) {
+  Layer<T> layer(rows, d_in, ranks, random);
+  for (int n : tokens) {
+    const std::vector<T> x = make_x<T>(n, d_in, random);
+    const bool with_bias = random() % 2;
+    const std::vector<double> want = layer.reference(x, n, with_bias);
+    const std::string what = std::string(std::is_same_v<T, __half> ? "f16 " : "bf16 ") + std::to_string(rows[0]) +
+                             (rows.size() > 1 ? "+" : "") + "x" + std::to_string(d_in) + " rank " +
+                             std::to_string(ranks[0]) + " tokens " + std::to_string(n);
+    Nm24Plan plan = nm24_plan(layer.shape, n, true, device);
+    check<T>(layer, x, want, n, with_bias, plan, 0, what + " " + nm24_name(plan));
+    if (plan.kernel == Nm24Kernel::wide)
+      for (plan.splits = 1; plan.splits <= 4; plan.splits *= 2)
+        check<T>(layer, x, want, n, with_bias, plan, 0, what + " splits " + std::to_string(plan.splits));
+    plan = nm24_plan(layer.shape, n, true, {80, device.multiprocessors});
+    check<T>(layer, x, want, n, with_bias, plan, 0, what + " portable");
+    plan = nm24_plan(layer.shape, n, false, device);
+    check<T>(layer, x, want, n, with_bias, plan, 4, what + " x at 8 bytes");
+  }
+}
+
+// NaN in one token reaches what it multiplies and no other token.
+void test_nan(std::mt19937& random) {
+  using T = __nv_bfloat16;
+  Layer<T> layer({96}, 576, {16}, random);
+  for (int tokens : {3, 17, 64}) {
+    std::vector<T> x = make_x<T>(tokens, 576, random);
+    x[576 + 77] = narrow<T>(std::numeric_limits<float>::quiet_NaN());
+    const std::vector<double> want = layer.reference(x, tokens, false);
+    Run<T> run(layer, x, tokens, false, nm24_plan(layer.shape, tokens, true, device), 0);
+    const std::vector<T> y = run.result();
+    ++checks;
+    for (std::size_t i = 0; i < want.size(); ++i)
+      if (std::isnan(want[i]) != std::isnan(widen(y[i]))) return fail("NaN, tokens " + std::to_string(tokens), double(i));
+  }
+}
+
+// A graph of overlapping launches, each reading what the one before wrote, gives the bits of launches one by one.
+void test_chain(int tokens, std::mt19937& random) {
+  using T = __nv_bfloat16;
+  constexpr int d = 512, length = 6;
+  ++checks;
+  Layer<T> layer({d}, d, {48}, random);
+  std::vector<T> x = make_x<T>(tokens, d, random);
+  for (auto& e : x) e = narrow<T>(widen(e) * .01f);
+  const Nm24Plan plan = nm24_plan(layer.shape, tokens, true, device);
+  Run<T> a(layer, x, tokens, false, plan, 0), b(layer, x, tokens, false, plan, 0);
+  cudaStream_t stream;
+  CHECK(cudaStreamCreate(&stream));
+  const auto chain = [&](bool overlap) {
+    for (int i = 0; i < length; ++i) {
+      Run<T>& run = i % 2 ? b : a;
+      std::swap(run.y.data, (i % 2 ? a : b).x.data);  // write into the other's x
+      run.launch(stream, overlap);
+      std::swap(run.y.data, (i % 2 ? a : b).x.data);
+    }
+  };
+  const auto restart = [&] {
+    CHECK(cudaStreamSynchronize(stream));
+    CHECK(cudaMemcpy(a.x.data, x.data(), x.size() * sizeof(T), cudaMemcpyHostToDevice));
+  };
+  restart();
+  chain(false);
+  CHECK(cudaStreamSynchronize(stream));
+  const std::vector<T> one_by_one = a.x.host();
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  chain(true);
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiate(&exec, graph, 0));
+  for (int i = 0; i < 20; ++i) {
+    restart();
+    CHECK(cudaGraphLaunch(exec, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    const std::vector<T> y = a.x.host();
+    if (std::memcmp(y.data(), one_by_one.data(), y.size() * sizeof(T)) != 0) return fail("chain in a graph", i);
+  }
+  CHECK(cudaGraphExecDestroy(exec));
+  CHECK(cudaGraphDestroy(graph));
+  CHECK(cudaStreamDestroy(stream));
+}
+
+}  // namespace
+
+int main(int argc, char**) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return std::printf("no CUDA device: skipped\n"), 0;
+  cudaDeviceProp properties;
+  CHECK(cudaGetDeviceProperties(&properties, 0));
+  device = {10 * properties.major + properties.minor, properties.multiProcessorCount};
+  std::mt19937 random(7);
+  const bool quick = argc > 1;  // for compute-sanitizer
+  const std::vector<int> tokens = quick ? std::vector<int>{1, 17, 64} : std::vector<int>{1, 3, 8, 9, 16, 17, 33, 64, 129};
+  test<__nv_bfloat16>({70}, 260, {5}, tokens, random);
+  test<__nv_bfloat16>({64, 128, 40}, 576, {16, 64, 5}, tokens, random);
+  test<__half>({333}, 1032, {64}, quick ? std::vector<int>{3, 40} : tokens, random);
+  if (!quick) {
+    for (int rank : {0, 1, 200}) test<__nv_bfloat16>({160}, 1152, {rank}, tokens, random);
+    test<__nv_bfloat16>({1}, 4, {1}, tokens, random);
+    test<__nv_bfloat16>({256}, 4096, {64}, {1, 8, 16, 64}, random);
+    test<__half>({512, 128, 128}, 896, {32, 32, 32}, tokens, random);
+    test_nan(random);
+    for (int n : {1, 16, 64}) test_chain(n, random);
+  }
+  std::printf("%d checks, %d failures\n", checks, failures);
+  return failures ? 1 : 0;
+}
