@@ -56,9 +56,9 @@ enum class Nm24Kernel {
 
 struct Nm24Plan {
   Nm24Kernel kernel;
-  int token_tiles;    // of 8 tokens, of one block
-  int variant;        // index into the compiled configurations of the kernel
-  int splits;         // blocks that share rows: a cluster
+  int token_tiles;        // of 8 tokens, of one block
+  int variant;            // index into the compiled configurations of the kernel
+  int splits;             // blocks that share rows: a cluster
   std::size_t workspace;  // bytes
 };
 

@@ -34,7 +34,7 @@ struct ForwardArgs {
   int d_out, d_in, tokens;
   int group_tiles;  // tiles of a group of tokens, the tokens of one block
   int column_blocks;
-  int rank_steps;               // of one part
+  int rank_steps;  // of one part
   int parts;
   int part_end[kMaxParts - 1];  // row blocks before the second, third, fourth part
   int first_block;              // that has rows of y; those before it compute t

@@ -14,8 +14,7 @@ template <typename... Parameters, typename... Values>
 cudaError_t launch(void (*kernel)(Parameters...), int grid, int threads, int shared, int cluster, bool overlap,
                    cudaStream_t stream, const Values&... values) {
   if (shared > 48 * 1024) {
-    const cudaError_t status =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
     if (status != cudaSuccess) return status;
   }
   cudaLaunchAttribute attributes[2]{};
@@ -88,15 +87,16 @@ cudaError_t map_x(const ForwardArgs& a, int tokens, CUtensorMap& map) {
   const cuuint32_t box[] = {64, static_cast<cuuint32_t>(tokens)}, step[] = {1, 1};
   constexpr bool bf16 = std::is_same_v<T, __nv_bfloat16>;
   const CUresult status =
-      encode(&map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2,
-             const_cast<void*>(a.x), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encode(&map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<void*>(a.x),
+             size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 template <typename T, int kConfig>
 cudaError_t launch_wide(ForwardArgs a, bool overlap, cudaStream_t stream) {
-  using Shape = WideShape<kWideConfigs[kConfig].token_tiles, kWideConfigs[kConfig].groups, kWideConfigs[kConfig].stages>;
+  using Shape =
+      WideShape<kWideConfigs[kConfig].token_tiles, kWideConfigs[kConfig].groups, kWideConfigs[kConfig].stages>;
   const int row_blocks = a.splits * blocks(a.d_out, Shape::kRows) * blocks(a.tokens, Shape::kTokens);
   set_blocks(a, Shape::kInnerTiles, row_blocks, 1);
   CUtensorMap map;

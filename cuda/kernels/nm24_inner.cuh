@@ -1,6 +1,6 @@
-// The blocks that compute t = x vᵀ. Eight of them share the columns of a unit, so that the little there is to read comes
-// at once although all other blocks ask for memory too. Who uses t adds the shares up, in a fixed order, and takes t as
-// a sum of two 16-bit numbers, so that the second product loses nothing to its rounding.
+// The blocks that compute t = x vᵀ. Eight of them share the columns of a unit, so that the little there is to read
+// comes at once although all other blocks ask for memory too. Who uses t adds the shares up, in a fixed order, and
+// takes t as a sum of two 16-bit numbers, so that the second product loses nothing to its rounding.
 #pragma once
 
 #include "nm24_args.cuh"
@@ -85,8 +85,8 @@ __device__ __forceinline__ void add_shares(float4& sum, const Mailbox* from, int
   for (int s = 0; s < kShares; ++s) add_share(sum, found[2 * s], found[2 * s + 1]);
 }
 
-// Block `index` of those before first_block; its first kWarps warps multiply. `shared` has 8 kTiles * kShareStride floats
-// for each. kSumHere: the block of the last share adds up, for users that want t_sums.
+// Block `index` of those before first_block; its first kWarps warps multiply. `shared` has 8 kTiles * kShareStride
+// floats for each. kSumHere: the block of the last share adds up, for users that want t_sums.
 template <typename T, int kTiles, int kWarps, bool kSumHere>
 __device__ __forceinline__ void inner_block(const ForwardArgs& a, int index, unsigned char* shared) {
   constexpr int kTokens = 8 * kTiles;
@@ -126,8 +126,8 @@ __device__ __forceinline__ void inner_block(const ForwardArgs& a, int index, uns
     } else {
       add_shares<kTiles, kInnerSplits - 1>(sum, lane_of_share_0, 0, stamp);
       const uint4 operand = operand_of<T>(sum);
-      Mailbox* box = a.sums_of(first_tile / a.group_tiles, rank_tile) +
-                     (first_tile % a.group_tiles + tile) * 64 + e % 32;
+      Mailbox* box =
+          a.sums_of(first_tile / a.group_tiles, rank_tile) + (first_tile % a.group_tiles + tile) * 64 + e % 32;
       post(box, operand.x, operand.y, stamp);
       post(box + 32, operand.z, operand.w, stamp);
     }

@@ -26,7 +26,7 @@
 namespace sparlow::kernels {
 
 constexpr int kRowBlock = 32, kColumnBlock = 128, kRankBlock = 16;
-constexpr int kStep = 32;                           // columns of one sparse matrix instruction
+constexpr int kStep = 32;                            // columns of one sparse matrix instruction
 constexpr int kBlockUnits = 288, kValueUnits = 256;  // of one 32 x 128 block of weights
 constexpr int kBlockBytes = kBlockUnits * 16;        // 9/16 of the dense block
 
@@ -113,8 +113,7 @@ SPARLOW_HD std::uint32_t v_word(const Dense16& v, std::size_t index) {
   const int word = index % 4, lane = index / 4 % 32, half = index / 128 % 2;
   const int steps = blocks(v.cols, kColumnBlock) * (kColumnBlock / kStep);
   const int step = index / 256 % steps, tile = static_cast<int>(index / 256 / steps);
-  return v.pair(tile * kRankBlock + word_row(lane, word),
-                step * kStep + 8 * (lane % 4) + 4 * half + 2 * (word / 2));
+  return v.pair(tile * kRankBlock + word_row(lane, word), step * kStep + 8 * (lane % 4) + 4 * half + 2 * (word / 2));
 }
 
 SPARLOW_HD std::size_t weight_words(int d_out, int d_in) {

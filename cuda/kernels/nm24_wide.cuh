@@ -27,10 +27,8 @@ __device__ __forceinline__ void multiply_columns(float (&acc)[Shape::kTiles][4],
 #pragma unroll
   for (int s = 0; s < 4; ++s) {
     const std::uint64_t operand = x + (s / 2 * Shape::kHalfXBytes + s % 2 * 64) / 16;
-    if (s % 2 == 0)
-      warpgroup_sparse<T, 0>(acc, values[s], operand, s < 2 ? positions.x : positions.y);
-    else
-      warpgroup_sparse<T, 1>(acc, values[s], operand, s < 2 ? positions.x : positions.y);
+    if (s % 2 == 0) warpgroup_sparse<T, 0>(acc, values[s], operand, s < 2 ? positions.x : positions.y);
+    else warpgroup_sparse<T, 1>(acc, values[s], operand, s < 2 ? positions.x : positions.y);
   }
   warpgroup_commit();
   warpgroup_wait();
@@ -84,8 +82,8 @@ __device__ __forceinline__ void store_four(const ForwardArgs& a, int token, int 
     const auto* bias = static_cast<const T*>(a.bias) + row;
     sum.x += to_float(bias[0]), sum.y += to_float(bias[1]), sum.z += to_float(bias[2]), sum.w += to_float(bias[3]);
   }
-  const uint2 out = make_uint2(pack(from_float<T>(sum.x), from_float<T>(sum.y)),
-                               pack(from_float<T>(sum.z), from_float<T>(sum.w)));
+  const uint2 out =
+      make_uint2(pack(from_float<T>(sum.x), from_float<T>(sum.y)), pack(from_float<T>(sum.z), from_float<T>(sum.w)));
   *reinterpret_cast<uint2*>(static_cast<T*>(a.y) + static_cast<std::size_t>(token) * a.d_out + row) = out;
 }
 
@@ -107,8 +105,7 @@ __device__ __forceinline__ void finish_wide(const ForwardArgs& a, float* sums, i
     if (split_bits)
       store_in_cluster(inbox + (((split * Shape::kTokens + token) << share_bits) | (quad & (share - 1))),
                        quad >> share_bits, sum);
-    else
-      store_four<T>(a, first_token + token, first_row + 4 * quad, sum);
+    else store_four<T>(a, first_token + token, first_row + 4 * quad, sum);
   }
   if (!split_bits) return;
   cluster_arrive();
@@ -178,9 +175,11 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
   const int row_groups = blocks(a.d_out, Shape::kRows), rest = index >> split_bits;
   const int stages = a.column_blocks + blocks(a.rank_steps, kStageRankSteps), first = (stages * split) >> split_bits;
   const int count = ((stages * (split + 1)) >> split_bits) - first;
-  const WideWork work{first,           count,
+  const WideWork work{first,
+                      count,
                       min(count, max(a.column_blocks - first, 0)),
-                      a.column_blocks, rest / row_groups,
+                      a.column_blocks,
+                      rest / row_groups,
                       rest % row_groups * Shape::kRowBlocks};
   wide_block<T, Shape>(a, &x_map, work, shared, split, split_bits);
 #endif

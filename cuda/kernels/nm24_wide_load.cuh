@@ -108,10 +108,8 @@ struct WideProducer {
     for (int i = 0; i < early; ++i) copy_x(i);
     for (int i = early; i < work.count; ++i) {
       ring.wait_empty(i);
-      if (i < work.columns)
-        copy_weights(i), copy_x(i);
-      else
-        copy_u(i);
+      if (i < work.columns) copy_weights(i), copy_x(i);
+      else copy_u(i);
     }
   }
 };

@@ -21,21 +21,19 @@ namespace {
 int failures = 0, checks = 0;
 Nm24Device device{};
 
-#define CHECK(call)                                                                              \
-  do {                                                                                           \
-    const cudaError_t status_ = (call);                                                          \
-    if (status_ != cudaSuccess) {                                                                \
-      std::printf("%s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(status_));      \
-      std::_Exit(2);                                                                             \
-    }                                                                                            \
+#define CHECK(call)                                                                          \
+  do {                                                                                       \
+    const cudaError_t status_ = (call);                                                      \
+    if (status_ != cudaSuccess) {                                                            \
+      std::printf("%s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(status_)); \
+      std::_Exit(2);                                                                         \
+    }                                                                                        \
   } while (0)
 
 template <typename T>
 T narrow(float x) {
-  if constexpr (std::is_same_v<T, __half>)
-    return __float2half(x);
-  else
-    return __float2bfloat16(x);
+  if constexpr (std::is_same_v<T, __half>) return __float2half(x);
+  else return __float2bfloat16(x);
 }
 float widen(__half x) { return __half2float(x); }
 float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
@@ -65,8 +63,13 @@ struct Checkpoint {
   std::vector<std::uint8_t> meta;
 
   Checkpoint(int rows, int d_in, int rank, std::mt19937& random)
-      : rows(rows), d_in(d_in), rank(rank), values(std::size_t(rows) * d_in / 2), u(std::size_t(rows) * rank),
-        v(std::size_t(rank) * d_in), meta(std::size_t(rows) * ((d_in + 7) / 8)) {
+      : rows(rows),
+        d_in(d_in),
+        rank(rank),
+        values(std::size_t(rows) * d_in / 2),
+        u(std::size_t(rows) * rank),
+        v(std::size_t(rank) * d_in),
+        meta(std::size_t(rows) * ((d_in + 7) / 8)) {
     std::normal_distribution<float> normal(0.f, 1.f);
     constexpr int legal[6] = {0x4, 0x8, 0xC, 0x9, 0xD, 0xE};
     for (int r = 0; r < rows; ++r)
@@ -102,7 +105,10 @@ struct Layer {
   Buffer<unsigned char> weights, u, v;
 
   Layer(const std::vector<int>& rows, int d_in, const std::vector<int>& ranks, std::mt19937& random)
-      : shape(make_shape(rows, d_in, ranks)), bytes(nm24_bytes(shape)), weights(bytes.weights), u(bytes.u + 16),
+      : shape(make_shape(rows, d_in, ranks)),
+        bytes(nm24_bytes(shape)),
+        weights(bytes.weights),
+        u(bytes.u + 16),
         v(bytes.v + 16) {
     for (std::size_t p = 0; p < rows.size(); ++p) {
       parts.emplace_back(rows[p], d_in, ranks[p], random);
@@ -176,8 +182,14 @@ struct Run {
 
   Run(Layer<T>& layer, const std::vector<T>& from, int tokens, bool with_bias, const Nm24Plan& plan,
       std::size_t x_offset)
-      : layer(layer), tokens(tokens), with_bias(with_bias), plan(plan), x_offset(x_offset), bias(layer.bias),
-        x(from.size()), y(std::size_t(tokens) * layer.shape.d_out()) {
+      : layer(layer),
+        tokens(tokens),
+        with_bias(with_bias),
+        plan(plan),
+        x_offset(x_offset),
+        bias(layer.bias),
+        x(from.size()),
+        y(std::size_t(tokens) * layer.shape.d_out()) {
     CHECK(cudaMemcpy(x.data + x_offset, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
   }
   void launch(cudaStream_t stream, bool overlap = false) {
@@ -261,7 +273,8 @@ void test_nan(std::mt19937& random) {
     const std::vector<T> y = run.result();
     ++checks;
     for (std::size_t i = 0; i < want.size(); ++i)
-      if (std::isnan(want[i]) != std::isnan(widen(y[i]))) return fail("NaN, tokens " + std::to_string(tokens), double(i));
+      if (std::isnan(want[i]) != std::isnan(widen(y[i])))
+        return fail("NaN, tokens " + std::to_string(tokens), double(i));
   }
 }
 
@@ -321,7 +334,8 @@ int main(int argc, char**) {
   device = {10 * properties.major + properties.minor, properties.multiProcessorCount};
   std::mt19937 random(7);
   const bool quick = argc > 1;  // for compute-sanitizer
-  const std::vector<int> tokens = quick ? std::vector<int>{1, 17, 64} : std::vector<int>{1, 3, 8, 9, 16, 17, 33, 64, 129};
+  const std::vector<int> tokens =
+      quick ? std::vector<int>{1, 17, 64} : std::vector<int>{1, 3, 8, 9, 16, 17, 33, 64, 129};
   test<__nv_bfloat16>({70}, 260, {5}, tokens, random);
   test<__nv_bfloat16>({64, 128, 40}, 576, {16, 64, 5}, tokens, random);
   test<__half>({333}, 1032, {64}, quick ? std::vector<int>{3, 40} : tokens, random);

@@ -89,7 +89,8 @@ struct Checkpoint {
 void test_weights(int d_out, int d_in, std::mt19937& random) {
   const Checkpoint s(d_out, d_in, random);
   std::vector<std::uint32_t> packed(weight_words(d_out, d_in));
-  for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = weight_word({s.values.data(), s.meta.data(), d_out, d_in}, i);
+  for (std::size_t i = 0; i < packed.size(); ++i)
+    packed[i] = weight_word({s.values.data(), s.meta.data(), d_out, d_in}, i);
   for (int rb = 0; rb < blocks(d_out, kRowBlock); ++rb)
     for (int cb = 0; cb < blocks(d_in, kColumnBlock); ++cb) {
       const std::size_t block = (static_cast<std::size_t>(rb) * blocks(d_in, kColumnBlock) + cb) * kBlockUnits;

@@ -138,7 +138,8 @@ def test_functions_are_short(path: Path) -> None:
 def test_files_are_short() -> None:
     lengths = {name(path): len(path.read_text().splitlines()) for path in files(CODE, FOLDERS)}
     long = {path: count for path, count in lengths.items() if count > LONGEST_FILE}
-    assert not [path for path in long if not path.startswith("tests/python/")], long
+    stories = ("tests/", "bench/ladders/")  # read from top to bottom in one file
+    assert not [path for path in long if not path.startswith(stories)], long
 
 
 @pytest.mark.parametrize("what", FORBIDDEN_WORDS)

@@ -1,8 +1,8 @@
 // Sweep of the knobs: warps, ring stages, splits, overlap.
 #include <string>
 
-#include "../../../cuda/kernels/nm24_wide.cuh"
 #include "../../../cuda/kernels/nm24_decode.cuh"
+#include "../../../cuda/kernels/nm24_wide.cuh"
 #include "harness.cuh"
 
 using namespace ladder;
@@ -50,13 +50,13 @@ void add_wide(std::vector<Variant>& list, bool alone = false) {
                              std::to_string(kGroups) + " s" + std::to_string(kStages) + " k" + std::to_string(splits);
     list.push_back({name, kTiles,
                     [=](ForwardArgs a, Overlap o, cudaStream_t s) {
-                    int t_units = a.parts * a.rank_steps * blocks(a.tokens, 8 * std::min(kTiles, 4));
+                      int t_units = a.parts * a.rank_steps * blocks(a.tokens, 8 * std::min(kTiles, 4));
                       if (alone) a.rank_steps = t_units = 0;
                       a.splits = splits, a.first_block = t_units * kInnerSplits;
                       const int rows = splits * blocks(a.d_out, Shape::kRows) * blocks(a.tokens, Shape::kTokens);
                       a.t_users = rows;
-                      launch(kernel, dim3(a.first_block + rows), Shape::kThreads, Shape::kSharedBytes, splits, o != Overlap::none, s, a,
-                             map_of_x(a, Shape::kTokens));
+                      launch(kernel, dim3(a.first_block + rows), Shape::kThreads, Shape::kSharedBytes, splits,
+                             o != Overlap::none, s, a, map_of_x(a, Shape::kTokens));
                     },
                     Shape::kRowBlocks, splits});
   }
@@ -80,13 +80,15 @@ int main(int argc, char** argv) {
   uint4* big = device<uint4>(n);
   CHECK(cudaMemset(big, 1, n * 16));
   std::uint32_t* sink = device<std::uint32_t>(4);
-  const double read_us = microseconds([&](int, cudaStream_t s) { read_all<<<132 * 4, 512, 0, s>>>(big, n, sink); }, 2,
-                                      stream, 5);
+  const double read_us =
+      microseconds([&](int, cudaStream_t s) { read_all<<<132 * 4, 512, 0, s>>>(big, n, sink); }, 2, stream, 5);
   const double peak = 1073.741824e6 / read_us * 1e-3;
   std::printf("# pure read of 1 GiB: %.0f GB/s\n", peak);
   CHECK(cudaFree(big));
-  struct { int d_out, d_in, parts; } shapes[] = {{4096, 4096, 1}, {6144, 4096, 3}, {14336, 4096, 1}, {28672, 4096, 2},
-                                                 {4096, 14336, 1}, {1024, 4096, 1}};
+  struct {
+    int d_out, d_in, parts;
+  } shapes[] = {{4096, 4096, 1},  {6144, 4096, 3},  {14336, 4096, 1},
+                {28672, 4096, 2}, {4096, 14336, 1}, {1024, 4096, 1}};
   int shape_index = -1;
   for (auto& sh : shapes) {
     if (++shape_index != only_shape && only_shape >= 0) continue;
@@ -118,8 +120,9 @@ int main(int argc, char** argv) {
           layer.poison();
           variant.run(layer.args(0, tokens, variant.tiles), o, stream);
           const double error = layer.error(tokens);
-          const double us = microseconds(
-              [&](int c, cudaStream_t s) { variant.run(layer.args(c, tokens, variant.tiles), o, s); }, layer.copies, stream);
+          const double us =
+              microseconds([&](int c, cudaStream_t s) { variant.run(layer.args(c, tokens, variant.tiles), o, s); },
+                           layer.copies, stream);
           const double gbs = layer.bytes(tokens) / us * 1e-3;
           std::printf("%dx%d,%d,%s,%d,%.2f,%.0f,%.3f,%.3f,%.2e\n", sh.d_out, sh.d_in, tokens, variant.name.c_str(),
                       static_cast<int>(o), us, gbs, gbs / peak, dense_us / us, error);

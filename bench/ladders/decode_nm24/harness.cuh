@@ -19,14 +19,14 @@ namespace ladder {
 using namespace sparlow::kernels;
 using Bf16 = __nv_bfloat16;
 
-#define CHECK(call)                                                                               \
-  do {                                                                                            \
-    const auto status_ = (call);                                                                  \
-    if (static_cast<int>(status_) != 0) {                                                         \
-      std::printf("%s:%d: %s -> %d\n", __FILE__, __LINE__, #call, static_cast<int>(status_));      \
-      std::fflush(stdout);                                                                        \
-      std::_Exit(1);                                                                              \
-    }                                                                                             \
+#define CHECK(call)                                                                           \
+  do {                                                                                        \
+    const auto status_ = (call);                                                              \
+    if (static_cast<int>(status_) != 0) {                                                     \
+      std::printf("%s:%d: %s -> %d\n", __FILE__, __LINE__, #call, static_cast<int>(status_)); \
+      std::fflush(stdout);                                                                    \
+      std::_Exit(1);                                                                          \
+    }                                                                                         \
   } while (0)
 
 __host__ __device__ inline std::uint32_t mix(std::uint64_t x) {
@@ -55,10 +55,12 @@ __global__ void fill_nibbles(std::uint32_t* p, std::size_t words, std::uint64_t 
     p[i] = random_nibbles(seed, i);
 }
 __global__ void pack_weights(std::uint32_t* out, CheckpointNm24 s, std::size_t words) {
-  for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = weight_word(s, i);
+  for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull)
+    out[i] = weight_word(s, i);
 }
 __global__ void pack_u(std::uint32_t* out, Dense16 u, std::size_t words) {
-  for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = u_word(u, u.cols, i);
+  for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull)
+    out[i] = u_word(u, u.cols, i);
 }
 __global__ void pack_v(std::uint32_t* out, Dense16 v, std::size_t words) {
   for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = v_word(v, i);
@@ -222,12 +224,12 @@ struct Layer {
     const int part_rows = d_out / parts;
     for (int p = 0; p < parts; ++p) {
       const std::size_t un = u_words(part_rows, rank), vn = v_words(rank, d_in);
-      pack_u<<<512, 256>>>(u + c * u_n + p * un,
-                           Dense16{reinterpret_cast<std::uint16_t*>(u_plain) + std::size_t(p) * part_rows * rank,
-                                   part_rows, rank}, un);
-      pack_v<<<512, 256>>>(v + c * v_n + p * vn,
-                           Dense16{reinterpret_cast<std::uint16_t*>(v_plain) + std::size_t(p) * rank * d_in, rank,
-                                   d_in}, vn);
+      pack_u<<<512, 256>>>(
+          u + c * u_n + p * un,
+          Dense16{reinterpret_cast<std::uint16_t*>(u_plain) + std::size_t(p) * part_rows * rank, part_rows, rank}, un);
+      pack_v<<<512, 256>>>(
+          v + c * v_n + p * vn,
+          Dense16{reinterpret_cast<std::uint16_t*>(v_plain) + std::size_t(p) * rank * d_in, rank, d_in}, vn);
     }
   }
   CheckpointNm24 checkpoint() const { return {reinterpret_cast<std::uint16_t*>(values), meta, d_out, d_in}; }
