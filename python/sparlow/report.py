@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 
 
@@ -55,33 +55,38 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def table(columns: Iterable[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1, title: str = "") -> Table:
+def table(columns: Iterable[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> Table:
     """A table whose first `text_columns` columns are words and the others figures."""
-    out = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    out = Table(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
-        out.add_column(column, justify="left" if place < text_columns else "right", no_wrap=place > 0)
+        justify: JustifyMethod = "left" if place < text_columns else "right"
+        out.add_column(column, justify=justify, no_wrap=place > 0, overflow="fold")
     for row in rows:
         out.add_row(*row)
     return out
 
 
-def layer_table(records: Iterable[Any]) -> Table:
+def short_names(names: Sequence[str]) -> tuple[str, list[str]]:
+    """Header and entries of a column of module names: what all of them begin with stands in the header, once."""
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while len(names) > 1 and all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
+        shared += 1
+    header = "layer of " + ".".join(parts[0][:shared]) if shared else "layer"
+    return header, [".".join(part[shared:]) for part in parts]
+
+
+def module_table(columns: Sequence[str], names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table with a row per module; its first two `columns` are words."""
+    header, short = short_names(names)
+    return table((header, *columns), [(name, *row) for name, row in zip(short, rows, strict=True)], text_columns=3)
+
+
+def layer_table(records: Sequence[Any]) -> Table:
     """One row per compressed layer: how it was solved and what it lost."""
-    columns = (
-        "layer",
-        "method",
-        "pattern",
-        "density",
-        "rank",
-        "rel. loss",
-        "stored",
-        "iterations",
-        "damping",
-        "seconds",
-    )
+    columns = ("method", "pattern", "density", "rank", "rel. loss", "stored", "iterations", "damping", "seconds")
     rows = (
         (
-            record.name,
             record.method,
             record.pattern,
             f"{record.density:.3f}",
@@ -94,14 +99,13 @@ def layer_table(records: Iterable[Any]) -> Table:
         )
         for record in records
     )
-    return table(columns, rows, text_columns=3)
+    return module_table(columns, [record.name for record in records], rows)
 
 
 def plan_table(plan: Any) -> Table:
     """One row per layer that a recipe matches: what it would become."""
     rows = (
         (
-            layer.name,
             layer.method,
             layer.pattern,
             f"{layer.d_out} x {layer.d_in}",
@@ -111,7 +115,8 @@ def plan_table(plan: Any) -> Table:
         )
         for layer in plan.layers
     )
-    return table(("layer", "method", "pattern", "shape", "rank", "dense", "stored"), rows, text_columns=3)
+    columns = ("method", "pattern", "shape", "rank", "dense", "stored")
+    return module_table(columns, [layer.name for layer in plan.layers], rows)
 
 
 def plan_text(plan: Any) -> str:
@@ -164,7 +169,6 @@ def inspection_table(found: Any) -> Table:
     """Bytes of each compressed layer, stored against bfloat16."""
     rows = (
         (
-            layer.name,
             layer.spec.format,
             layer.spec.pattern,
             str(layer.spec.rank),
@@ -175,7 +179,8 @@ def inspection_table(found: Any) -> Table:
         )
         for layer in found.layers
     )
-    return table(("layer", "format", "pattern", "rank", "sparse", "low rank", "bf16", "ratio"), rows, text_columns=3)
+    columns = ("format", "pattern", "rank", "sparse", "low rank", "bf16", "ratio")
+    return module_table(columns, [layer.name for layer in found.layers], rows)
 
 
 def inspection_totals(found: Any) -> Table:

@@ -9,7 +9,7 @@ import typer
 
 from sparlow import api
 from sparlow.atomic import check_target
-from sparlow.cli.models import check_device
+from sparlow.cli.models import check_device, check_source
 from sparlow.cli.output import CompressionProgress, JsonFlag, progress_bar, show
 from sparlow.cli.recipes import build_recipe
 from sparlow.recipe import Recipe
@@ -87,6 +87,7 @@ def compress(
         "window_tokens": window_tokens,
         "batch": batch,
     }
+    check_source(model)
     chosen = build_recipe(recipe, flags, source)
     if dry_run:
         _plan(model, chosen, as_json)

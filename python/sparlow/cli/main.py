@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked), 130 (Ctrl-C). Errors are one line on stderr; with SPARLOW_TRACEBACK=1 the traceback comes first.
     """
     transformers_logging.set_verbosity(logging.ERROR)
+    # It tells each attempt to reach the hub; that it failed is in the error.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -72,10 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("SPARLOW_TRACEBACK"):
             traceback.print_exc()
-        return _fail(str(error) or type(error).__name__, _exit_code(error))
+        return _fail(_message(error), _exit_code(error))
     if code == INTERRUPTED:
         return _fail("interrupted; nothing half-written was left behind", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 def _exit_code(error: Exception) -> int:

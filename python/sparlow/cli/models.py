@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparlow import checkpoint
 from sparlow.dense import load_dense
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DtypeOption = Annotated[
@@ -27,6 +30,7 @@ def open_model(source: str, device: str = "cpu", dtype: Dtype | None = None) -> 
     ValueError if there is no tokenizer or no such device; else as `sparlow.load` and transformers.
     """
     check_device(device)
+    check_source(source)
     chosen = getattr(torch, dtype or ("float32" if device == "cpu" else "bfloat16"))
     path = Path(source)
     if _is_sparlow(path):
@@ -40,6 +44,13 @@ def open_model(source: str, device: str = "cpu", dtype: Dtype | None = None) -> 
     if tokenizer is None:
         raise ValueError(f"{source} has no tokenizer")
     return model.to(device=device, dtype=chosen).eval(), tokenizer
+
+
+def check_source(source: str) -> None:
+    """FileNotFoundError for a model that is neither here nor has the form of a hub name."""
+    if Path(source).exists() or (_HUB_NAME.fullmatch(source) and not source.endswith(".gguf")):
+        return
+    raise FileNotFoundError(f"no model at {source}: it is no folder or .gguf file here, and no hub name either")
 
 
 def check_device(device: str) -> None:
