@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "nm24_decode.cuh"
 #include "nm24_plan.hpp"
@@ -54,9 +55,10 @@ ForwardArgs make_args(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Ca
   return a;
 }
 
-// How many blocks compute t: a unit is the ranks of one step and up to `tiles` tiles of tokens.
+// Blocks that compute t: for each step of ranks and each `tiles` tiles of whole groups, as users wait for whole groups.
 void set_blocks(ForwardArgs& a, int tiles, int row_blocks, int users_per_block) {
-  a.first_block = a.parts * a.rank_steps * blocks(a.tokens, 8 * tiles) * kInnerSplits;
+  const int units = a.parts * a.rank_steps * blocks(a.tokens, 8 * a.group_tiles) * (a.group_tiles / tiles);
+  a.first_block = units * kInnerSplits;
   a.t_users = row_blocks * users_per_block;
 }
 
@@ -106,15 +108,23 @@ cudaError_t launch_wide(ForwardArgs a, bool overlap, cudaStream_t stream) {
                 overlap, stream, a, map);
 }
 
+// The configuration the plan names, among all that are compiled.
+template <typename T, int... kDecode, int... kWide>
+cudaError_t forward(const Nm24Plan& plan, const ForwardArgs& a, bool overlap, cudaStream_t stream,
+                    std::integer_sequence<int, kDecode...>, std::integer_sequence<int, kWide...>) {
+  cudaError_t status = cudaErrorInvalidValue;
+  if (plan.kernel == Nm24Kernel::decode)
+    static_cast<void>(((plan.variant == kDecode && (status = launch_decode<T, kDecode>(a, overlap, stream), true)) ||
+                       ...));
+  else
+    static_cast<void>(((plan.variant == kWide && (status = launch_wide<T, kWide>(a, overlap, stream), true)) || ...));
+  return status;
+}
+
 template <typename T>
 cudaError_t forward(const Nm24Plan& plan, const ForwardArgs& a, bool overlap, cudaStream_t stream) {
-  if (plan.kernel == Nm24Kernel::decode)
-    return plan.variant == 0 ? launch_decode<T, 0>(a, overlap, stream) : launch_decode<T, 1>(a, overlap, stream);
-  switch (plan.variant) {
-    case 0: return launch_wide<T, 0>(a, overlap, stream);
-    case 1: return launch_wide<T, 1>(a, overlap, stream);
-    default: return launch_wide<T, 2>(a, overlap, stream);
-  }
+  return forward<T>(plan, a, overlap, stream, std::make_integer_sequence<int, kDecodeConfigCount>(),
+                    std::make_integer_sequence<int, kWideConfigCount>());
 }
 
 }  // namespace

@@ -84,17 +84,23 @@ struct Checkpoint {
     for (auto& e : u) e = narrow<T>(normal(random));
     for (auto& e : v) e = narrow<T>(normal(random) * .25f);
   }
-  double sparse(int row, const T* x) const {
+  double sparse(int row, const float* x) const {
     double sum = 0;
     for (int g = 0; g < d_in / 4; ++g) {
       const int byte = meta[std::size_t(row) * ((d_in + 7) / 8) + g / 2], nibble = g % 2 ? byte >> 4 : byte & 15;
       const T* pair = &values[std::size_t(row) * (d_in / 2) + 2 * g];
-      sum += double(widen(pair[0])) * widen(x[4 * g + (nibble & 3)]) +
-             double(widen(pair[1])) * widen(x[4 * g + (nibble >> 2)]);
+      sum += double(widen(pair[0])) * x[4 * g + (nibble & 3)] + double(widen(pair[1])) * x[4 * g + (nibble >> 2)];
     }
     return sum;
   }
 };
+
+template <typename T>
+std::vector<float> widen(const std::vector<T>& from) {
+  std::vector<float> to;
+  for (const T& e : from) to.push_back(widen(e));
+  return to;
+}
 
 template <typename T>
 struct Layer {
@@ -127,22 +133,24 @@ struct Layer {
     for (std::size_t p = 0; p < rows.size(); ++p) s.rows[p] = rows[p], s.rank = std::max(s.rank, ranks[p]);
     return s;
   }
-  std::vector<double> reference(const std::vector<T>& x, int tokens, bool with_bias) const {
+  std::vector<double> reference(const std::vector<T>& from_x, int tokens, bool with_bias) const {
+    const std::vector<float> x = widen(from_x);
     std::vector<double> y(std::size_t(tokens) * shape.d_out());
-    for (int n = 0; n < tokens; ++n) {
-      const T* row = &x[std::size_t(n) * shape.d_in];
-      int first = 0;
-      for (const Checkpoint<T>& c : parts) {
+    int first = 0;
+    for (const Checkpoint<T>& c : parts) {
+      const std::vector<float> u32 = widen(c.u), v32 = widen(c.v);
+      for (int n = 0; n < tokens; ++n) {
+        const float* row = &x[std::size_t(n) * shape.d_in];
         std::vector<double> t(c.rank);
         for (int k = 0; k < c.rank; ++k)
-          for (int j = 0; j < c.d_in; ++j) t[k] += double(widen(c.v[std::size_t(k) * c.d_in + j])) * widen(row[j]);
+          for (int j = 0; j < c.d_in; ++j) t[k] += double(v32[std::size_t(k) * c.d_in + j]) * row[j];
         for (int r = 0; r < c.rows; ++r) {
           double sum = c.sparse(r, row) + (with_bias ? widen(bias[first + r]) : 0.);
-          for (int k = 0; k < c.rank; ++k) sum += double(widen(c.u[std::size_t(r) * c.rank + k])) * t[k];
+          for (int k = 0; k < c.rank; ++k) sum += double(u32[std::size_t(r) * c.rank + k]) * t[k];
           y[std::size_t(n) * shape.d_out() + first + r] = sum;
         }
-        first += c.rows;
       }
+      first += c.rows;
     }
     return y;
   }
@@ -332,6 +340,7 @@ int main(int argc, char**) {
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
   device = {10 * properties.major + properties.minor, properties.multiProcessorCount};
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   std::mt19937 random(7);
   const bool quick = argc > 1;  // for compute-sanitizer
   const std::vector<int> tokens =

@@ -72,6 +72,8 @@ int main(int argc, char** argv) {
   CHECK(cudaGetDeviceProperties(&p, 0));
   std::printf("# %s, %d SMs\n", p.name, p.multiProcessorCount);
   std::vector<Variant> list;
+  add_decode<1, 8, 1>(list), add_decode<1, 8, 2>(list), add_decode<1, 16, 1>(list), add_decode<2, 8, 1>(list);
+  add_wide<1, 1, 5>(list);
   add_wide<2, 1, 5>(list), add_wide<2, 1, 8>(list), add_wide<2, 2, 4>(list);
   add_wide<4, 1, 4>(list), add_wide<4, 1, 6>(list), add_wide<4, 2, 3>(list), add_wide<4, 2, 7>(list);
   add_wide<8, 1, 3>(list), add_wide<8, 1, 4>(list), add_wide<8, 1, 7>(list), add_wide<8, 2, 2>(list);
@@ -97,7 +99,7 @@ int main(int argc, char** argv) {
     const int dense_copies = std::max(2, static_cast<int>(420e6 / (2. * dense_n)) + 1);
     Bf16* dense = device<Bf16>(dense_n * dense_copies);
     fill_values<<<4096, 256>>>(dense, dense_n * dense_copies, 9, .03f);
-    for (int tokens : {16, 32, 64}) {
+    for (int tokens : {1, 2, 4, 8, 16, 32, 64}) {
       if (only_tokens >= 0 && tokens != only_tokens) continue;
       if (only_tokens >= 0) {
         for (auto& variant : list)
