@@ -62,7 +62,8 @@ struct Nm24Plan {
   std::size_t workspace;  // bytes
 };
 
-// tokens >= 1, best up to 64: more are taken 64 at a time, each time reading the weights again. aligned_x: x starts at a multiple of 16 bytes (it must at one of 8).
+// tokens >= 1, best up to 64: more are taken 64 at a time, each time reading the weights again. aligned_x: x starts at
+// a multiple of 16 bytes (it must at one of 8).
 Nm24Plan nm24_plan(const Nm24Shape& shape, int tokens, bool aligned_x, const Nm24Device& device);
 const char* nm24_name(const Nm24Plan& plan);
 

@@ -114,8 +114,8 @@ cudaError_t forward(const Nm24Plan& plan, const ForwardArgs& a, bool overlap, cu
                     std::integer_sequence<int, kDecode...>, std::integer_sequence<int, kWide...>) {
   cudaError_t status = cudaErrorInvalidValue;
   if (plan.kernel == Nm24Kernel::decode)
-    static_cast<void>(((plan.variant == kDecode && (status = launch_decode<T, kDecode>(a, overlap, stream), true)) ||
-                       ...));
+    static_cast<void>(
+        ((plan.variant == kDecode && (status = launch_decode<T, kDecode>(a, overlap, stream), true)) || ...));
   else
     static_cast<void>(((plan.variant == kWide && (status = launch_wide<T, kWide>(a, overlap, stream), true)) || ...));
   return status;

@@ -32,10 +32,8 @@ void plan_wide(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Dev
   const int size = tokens <= 2 * kTile ? 0 : tokens <= 4 * kTile ? 1 : 2;
   const int row_blocks = blocks(shape.d_out(), kWideRows), columns = blocks(shape.d_in, kColumnBlock);
   // Splitting costs a cluster two barriers at the end: it pays for long rows.
-  if (row_blocks * 4 <= device.multiprocessors)
-    plan.splits = columns >= 16 ? 4 : 1;
-  else
-    plan.splits = row_blocks * 2 <= device.multiprocessors && columns >= 64 ? 2 : 1;
+  if (row_blocks * 4 <= device.multiprocessors) plan.splits = columns >= 16 ? 4 : 1;
+  else plan.splits = row_blocks * 2 <= device.multiprocessors && columns >= 64 ? 2 : 1;
   const bool deep = plan.splits == 1 && (size == 0 || row_blocks <= device.multiprocessors);
   plan.variant = 2 * size + deep;
 }

@@ -11,7 +11,8 @@ struct DecodeConfig {
   int token_tiles;  // of 8 tokens
   int warps, stages;
 };
-// One stage a warp is enough where every row block has a multiprocessor to itself, and leaves the memory shorter queues.
+// One stage a warp is enough where every row block has a multiprocessor to itself, and leaves the memory shorter
+// queues.
 constexpr DecodeConfig kDecodeConfigs[] = {{1, 8, 1}, {1, 8, 2}, {2, 8, 1}};
 constexpr int kDecodeConfigCount = sizeof kDecodeConfigs / sizeof kDecodeConfigs[0];
 

@@ -27,8 +27,16 @@ Nm24Shape shape_of(const Layer& layer) {
 }
 
 Nm24Call call_of(const Layer& layer, int copy, int tokens, void* workspace, bool overlap) {
-  return {layer.weights + copy * layer.weight_n, layer.u + copy * layer.u_n, layer.v + copy * layer.v_n, nullptr,
-          layer.x, layer.y, workspace, tokens, Half::bfloat16, overlap};
+  return {layer.weights + copy * layer.weight_n,
+          layer.u + copy * layer.u_n,
+          layer.v + copy * layer.v_n,
+          nullptr,
+          layer.x,
+          layer.y,
+          workspace,
+          tokens,
+          Half::bfloat16,
+          overlap};
 }
 
 }  // namespace
@@ -48,8 +56,10 @@ int main() {
   CHECK(cudaMemset(workspace, 0, 8 << 20));
   double logarithms = 0;
   int rows = 0;
-  struct { int d_out, d_in, parts; } shapes[] = {{4096, 4096, 1}, {6144, 4096, 3}, {14336, 4096, 1}, {28672, 4096, 2},
-                                                 {4096, 14336, 1}, {1024, 4096, 1}};
+  struct {
+    int d_out, d_in, parts;
+  } shapes[] = {{4096, 4096, 1},  {6144, 4096, 3},  {14336, 4096, 1},
+                {28672, 4096, 2}, {4096, 14336, 1}, {1024, 4096, 1}};
   for (const auto& s : shapes) {
     Layer layer(s.d_out, s.d_in, 64, s.parts);
     const Nm24Shape shape = shape_of(layer);
@@ -75,7 +85,8 @@ int main() {
             layer.copies, stream);
       const double rate = layer.bytes(tokens) / us[0] * 1e-3;
       std::printf("%d,%d,%d,%d,%s,%.2f,%.2f,%.0f,%.2f,%.2f,%.2f,%.2f,%.1e\n", s.d_out, s.d_in, s.parts, tokens,
-                  nm24_name(plan), dense_us, us[0], rate, rate / peak, dense_us / us[0], us[1], dense_us / us[1], error);
+                  nm24_name(plan), dense_us, us[0], rate, rate / peak, dense_us / us[0], us[1], dense_us / us[1],
+                  error);
       std::fflush(stdout);
       if (!(error < 2.4e-3)) return std::printf("wrong\n"), 1;
       logarithms += std::log(dense_us / us[0]), ++rows;

@@ -1,0 +1,79 @@
+// The planner is a pure function: no GPU needed.
+#include <cstdio>
+#include <cstdlib>
+#include <initializer_list>
+
+#include "../../cuda/kernels/nm24_plan.hpp"
+
+using namespace sparlow::kernels;
+
+namespace {
+
+constexpr Nm24Device kH100{90, 132}, kA100{80, 108}, kBlackwell{100, 148};
+
+Nm24Shape layer(int d_out, int d_in, int rank = 64) {
+  Nm24Shape shape{};
+  shape.d_in = d_in, shape.rank = rank, shape.rows[0] = d_out;
+  return shape;
+}
+
+void expect(bool ok, const char* what) {
+  if (ok) return;
+  std::printf("FAIL %s\n", what);
+  std::exit(1);
+}
+
+Nm24Kernel kernel(const Nm24Shape& shape, int tokens, const Nm24Device& device = kH100, bool aligned = true) {
+  return nm24_plan(shape, tokens, aligned, device).kernel;
+}
+
+void test_kernel() {
+  const Nm24Shape square = layer(4096, 4096);
+  expect(kernel(square, 1) == Nm24Kernel::decode && kernel(square, 8) == Nm24Kernel::decode, "few tokens");
+  expect(kernel(square, 9) == Nm24Kernel::wide && kernel(square, 64) == Nm24Kernel::wide, "many tokens");
+  expect(kernel(layer(1024, 4096), 16) == Nm24Kernel::decode, "too few rows for the wide kernel");
+  expect(kernel(square, 64, kA100) == Nm24Kernel::decode, "no warpgroups before sm_90");
+  expect(kernel(square, 64, kBlackwell) == Nm24Kernel::decode, "no warpgroups after sm_90");
+  expect(kernel(square, 64, kH100, false) == Nm24Kernel::decode, "x not aligned");
+  expect(kernel(layer(4096, 4100), 64) == Nm24Kernel::decode, "rows of x not aligned");
+  Nm24Shape stacked = layer(4096, 4096);
+  stacked.parts = 2, stacked.rows[1] = 1000;
+  expect(kernel(stacked, 64) == Nm24Kernel::wide, "only the last part may be ragged");
+  stacked.rows[0] = 1056;
+  expect(kernel(stacked, 64) == Nm24Kernel::decode, "blocks would straddle parts");
+}
+
+void test_splits() {
+  expect(nm24_plan(layer(4096, 14336), 64, true, kH100).splits == 2, "long rows are split");
+  expect(nm24_plan(layer(4096, 4096), 64, true, kH100).splits == 1, "short rows are not");
+  expect(nm24_plan(layer(28672, 14336), 64, true, kH100).splits == 1, "many rows are not");
+}
+
+// Whatever the shape: a configuration that exists, a power of two of splits, tiles that cover a group.
+void test_all() {
+  for (const Nm24Device& device : {kH100, kA100})
+    for (int d_out : {1, 33, 1024, 4096, 28672})
+      for (int d_in : {4, 576, 4096, 14336})
+        for (int rank : {0, 1, 64, 200})
+          for (int tokens : {1, 3, 8, 9, 16, 17, 33, 64, 65, 129, 8192}) {
+            const Nm24Shape shape = layer(d_out, d_in, rank);
+            const Nm24Plan plan = nm24_plan(shape, tokens, true, device);
+            const bool wide = plan.kernel == Nm24Kernel::wide;
+            expect(plan.variant >= 0 && plan.variant < (wide ? kWideConfigCount : kDecodeConfigCount), "variant");
+            expect(plan.splits == 1 || (wide && (plan.splits == 2 || plan.splits == 4)), "splits");
+            const int tiles = wide ? kWideConfigs[plan.variant].token_tiles : kDecodeConfigs[plan.variant].token_tiles;
+            expect(tiles == plan.token_tiles, "token tiles");
+            const Nm24Workspace w = nm24_workspace(shape, plan, tokens);
+            expect(w.shares >= 8 && w.sums >= w.shares && w.end == plan.workspace && w.sums % 16 == 0, "workspace");
+            expect(rank > 0 || plan.workspace == w.shares, "rank 0 needs no room for t");
+          }
+}
+
+}  // namespace
+
+int main() {
+  test_kernel();
+  test_splits();
+  test_all();
+  std::printf("ok\n");
+}
