@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from . import checkpoint, hf
+from .calibration import Windows
 from .dense import check_dense, load_dense, load_skeleton
 from .estimate import estimate_plan
-from .job import check_weights, job_windows, make_job
+from .job import Job, check_weights, job_windows, make_job
+from .journal import Journal, describe_kept, open_journal
 from .models import describe_non_finite, replace_module
 from .recipe import Recipe
 from .records import LayerRecord, Plan, Progress, Silent
@@ -41,10 +43,14 @@ class Compressed:
     layers: list[LayerRecord]
     seconds: float
     calibration_hash: str | None
+    journal: Journal | None = None
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write a checkpoint folder; see `sparlow.checkpoint.save`."""
-        return checkpoint.save(self, path, overwrite)
+        """Write a checkpoint folder; see `sparlow.checkpoint.save`. The journal of the run is removed then."""
+        saved = checkpoint.save(self, path, overwrite)
+        if self.journal is not None:
+            self.journal.remove()
+        return saved
 
 
 def compress(
@@ -54,6 +60,8 @@ def compress(
     tokenizer: Any = None,
     tokens: Tensor | None = None,
     progress: Progress | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    restart: bool = False,
 ) -> Compressed:
     """Compress the linear layers of a decoder model.
 
@@ -63,6 +71,9 @@ def compress(
         tokenizer: for text calibration; default: the one beside the model.
         tokens: calibration token ids, [n] or [windows, window_tokens], instead of the recipe's source.
         progress: told what happens; default: nobody.
+        journal: a folder that receives every finished block. If it holds blocks of an interrupted run of the same
+        model, recipe and tokens, the run goes on from there (device and batch size may differ). `Compressed.save`
+        removes it. restart: begin anew, whatever it holds.
 
     Raises:
         ValueError: a layer, pattern, weight, activation or calibration source that does not fit; names it.
@@ -78,15 +89,20 @@ def compress(
     training = model.training
     model.train(False)
     try:
-        layers, calibration_hash = _run(model, recipe, tokenizer, tokens, progress, originals)
+        windows, job = _prepare(model, recipe, tokenizer, tokens)
+        calibration_hash = None if windows is None else windows.hash
+        kept = None if journal is None else open_journal(journal, model, recipe, calibration_hash, restart)
+        layers = traverse(model, job, _stream(model, job, windows, recipe, progress), recipe, progress, originals, kept)
         _finish(model, recipe)
-    except BaseException:
+    except BaseException as error:
         for name, module in (originals or {}).items():
             replace_module(model, name, module)
+        if journal is not None and (advice := describe_kept(journal)):
+            error.add_note(advice)
         raise
     finally:
         model.train(training)
-    return Compressed(model, tokenizer, recipe, layers, time.perf_counter() - started, calibration_hash)
+    return Compressed(model, tokenizer, recipe, layers, time.perf_counter() - started, calibration_hash, kept)
 
 
 def plan(model_or_path: ModelSource, recipe: Recipe) -> Plan:
@@ -116,32 +132,31 @@ def _open(model_or_path: ModelSource) -> tuple[PreTrainedModel, Any]:
     return load_dense(model_or_path)
 
 
-def _run(
-    model: PreTrainedModel,
-    recipe: Recipe,
-    tokenizer: Any,
-    tokens: Tensor | None,
-    progress: Progress,
-    originals: dict[str, nn.Module] | None,
-) -> tuple[list[LayerRecord], str | None]:
+def _prepare(
+    model: PreTrainedModel, recipe: Recipe, tokenizer: Any, tokens: Tensor | None
+) -> tuple[Windows | None, Job]:
+    """What there is to do and with which data, checked as a whole."""
     job = make_job(model, recipe)
     check_weights(job)
-    windows = job_windows(job, model, recipe, tokenizer, tokens)
+    return job_windows(job, model, recipe, tokenizer, tokens), job
+
+
+def _stream(
+    model: PreTrainedModel, job: Job, windows: Windows | None, recipe: Recipe, progress: Progress
+) -> Stream | None:
     for note in job.notes:
         progress.note(note)
     progress.start(len(job.blocks), len(job.layers))
-    stream = None
-    if windows is not None:
-        stream = Stream(
-            model,
-            job.all_blocks,
-            windows.ids,
-            batch=recipe.calibration.batch,
-            dtype=recipe.forward_dtype,
-            device=recipe.device,
-        )
-    layers = traverse(model, job, stream, recipe, progress, originals)
-    return layers, None if windows is None else windows.hash
+    if windows is None:
+        return None
+    return Stream(
+        model,
+        job.all_blocks,
+        windows.ids,
+        batch=recipe.calibration.batch,
+        dtype=recipe.forward_dtype,
+        device=recipe.device,
+    )
 
 
 def _finish(model: PreTrainedModel, recipe: Recipe) -> None:

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from .job import BlockJob, Job, LayerJob
+from .journal import Finished, Journal
 from .layers import SparseLowRankLinear
 from .models import LinearLayer, replace_module
 from .recipe import Recipe
 from .records import LayerRecord, Progress
 from .solve import Decomposition, Gram, decompose, relative_loss
 from .stream import Stream
+
+Replacement = tuple[LinearLayer, SparseLowRankLinear, LayerRecord]
 
 
 def traverse(
@@ -24,28 +27,53 @@ def traverse(
     recipe: Recipe,
     progress: Progress,
     originals: dict[str, nn.Module] | None,
+    journal: Journal | None,
 ) -> list[LayerRecord]:
     """Compress every layer of the job in place, block by block; the records in that order.
 
     The inputs of a block's layers are taken from the uncompressed block, on the stream that the
     compressed blocks before it made. Without a stream the weights alone decide. The layers are taken out
     of `job`, so that the dense weights of a block can go when it is done; `originals`, if given, receives
-    the replaced modules by name.
+    the replaced modules by name. A journal receives every finished block, and blocks it has already are taken from it.
     """
     records: list[LayerRecord] = []
     for index, block in enumerate(job.blocks):
         progress.block(index)
-        for layers, gram in _inputs(block, index, stream):
-            for layer, compressed, record in _compress(layers, gram, recipe):
-                if originals is not None:
-                    originals[layer.name] = layer.module
-                replace_module(model, layer.name, compressed)
-                records.append(record)
-                progress.layer(record)
+        finished: Finished = {}
+        for layer, compressed, record in _block(block, index, stream, recipe, journal):
+            if originals is not None:
+                originals[layer.name] = layer.module
+            replace_module(model, layer.name, compressed)
+            finished[layer.name] = compressed, record
+            records.append(record)
+            progress.layer(record)
+        if journal is not None:
+            _keep(model, journal, index, finished)
         block.layers.clear()
         if stream is not None and index + 1 < len(job.blocks):
             stream.advance(index)
     return records
+
+
+def _block(
+    block: BlockJob, index: int, stream: Stream | None, recipe: Recipe, journal: Journal | None
+) -> Iterator[Replacement]:
+    """The compressed layers of a block, those that the solver takes together in one piece."""
+    if journal is not None and (earlier := journal.read(index)) is not None:
+        for job in block.layers:
+            compressed, record = earlier[job.layer.name]
+            yield job.layer, compressed.to(job.layer.weight.device), record
+        return
+    for layers, gram in _inputs(block, index, stream):
+        yield from _compress(layers, gram, recipe)
+
+
+def _keep(model: nn.Module, journal: Journal, index: int, finished: Finished) -> None:
+    """Write the block down; what lay in host memory is mapped from the file from then on."""
+    if not finished or index in journal:
+        return
+    for name, layer in journal.write(index, finished).items():
+        replace_module(model, name, layer.to(finished[name][0].weight_packed.device))
 
 
 def _inputs(block: BlockJob, index: int, stream: Stream | None) -> Iterator[tuple[list[LayerJob], Gram | None]]:
@@ -71,9 +99,7 @@ def _alike(jobs: list[LayerJob]) -> list[list[LayerJob]]:
     return list(parts.values())
 
 
-def _compress(
-    jobs: list[LayerJob], gram: Gram | None, recipe: Recipe
-) -> Iterator[tuple[LinearLayer, SparseLowRankLinear, LayerRecord]]:
+def _compress(jobs: list[LayerJob], gram: Gram | None, recipe: Recipe) -> Iterator[Replacement]:
     weights = [job.layer.weight.to(recipe.device, torch.float32) for job in jobs]
     results = _solve(jobs, weights, gram, recipe.seed)
     matrix = None if gram is None else gram.matrix()

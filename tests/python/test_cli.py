@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer
 import sparlow
 from sparlow import api, checkpoint
 from sparlow.cli import main
+from sparlow.cli.output import CompressionProgress
 from sparlow.evaluate import encode, perplexity
 
 LAYERS = 14
@@ -185,7 +187,32 @@ def test_failures_of_the_machine_have_another_code(place, capsys, monkeypatch):
     assert "123 bytes" in refused(capsys, *compress_arguments(place, "-o", str(place / "x")), code=1)
 
 
-def test_interrupting_leaves_nothing_and_says_so(tmp_path):
+def test_an_interrupted_run_goes_on_from_its_blocks(place, capsys, monkeypatch):
+    def interrupt(self, record):
+        if self.blocks_seen == 2:
+            raise KeyboardInterrupt
+        real_layer(self, record)
+
+    def count(self, index):
+        self.blocks_seen = index + 1
+        real_block(self, index)
+
+    shown = CompressionProgress
+    real_layer, real_block = shown.layer, shown.block
+    arguments = compress_arguments(place, "-o", str(place / "resumed"))
+    with monkeypatch.context() as patch:
+        patch.setattr(shown, "layer", interrupt)
+        patch.setattr(shown, "block", count)
+        kept = place / "resumed.blocks"
+        message = refused(capsys, *arguments, code=130)
+        assert f"interrupted; 1 finished block is kept in {kept}: run the same again" in message
+    assert "is 4 there and 3 here" in refused(capsys, *arguments, "--rank", "3", code=2)
+    assert main(arguments) == 0
+    assert not kept.exists()
+    assert (place / "resumed" / "sparlow.json").is_file()
+
+
+def test_interrupting_says_what_is_left(tmp_path):
     write_tiny_folder(tmp_path / "model", blocks=30)
     write_text(tmp_path / "text.txt", 40_000)
     arguments = compress_arguments(
@@ -202,8 +229,13 @@ def test_interrupting_leaves_nothing_and_says_so(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert errors == "sparlow: interrupted; nothing half-written was left behind\n"
-    assert sorted(tmp_path.iterdir()) == before
+    kept = tmp_path / "out.blocks"
+    if kept.exists():
+        assert re.fullmatch(rf"sparlow: interrupted; \d+ finished blocks? \w+ kept in {kept}: .*\n", errors)
+        before.append(kept)
+    else:
+        assert errors == "sparlow: interrupted; nothing half-written was left behind\n"
+    assert sorted(tmp_path.iterdir()) == sorted(before)
 
 
 def test_the_package_runs_as_a_module_and_tells_its_version():

@@ -10,7 +10,7 @@ import typer
 from sparlow import api
 from sparlow.atomic import check_target
 from sparlow.cli.models import check_device, check_source
-from sparlow.cli.output import CompressionProgress, JsonFlag, progress_bar, show
+from sparlow.cli.output import CompressionProgress, Interrupted, JsonFlag, progress_bar, show
 from sparlow.cli.recipes import build_recipe
 from sparlow.recipe import Recipe
 from sparlow.report import bytes_text, layer_table, plan_table, plan_text, seconds_text
@@ -62,6 +62,9 @@ def compress(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel=_RUN)] = None,
     seed: Annotated[int | None, typer.Option(help="Of the windows drawn and the solver.", rich_help_panel=_RUN)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier checkpoint.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget the finished blocks of an interrupted run.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list the layers and estimate memory and time.")
     ] = False,
@@ -92,7 +95,7 @@ def compress(
     if dry_run:
         _plan(model, chosen, as_json)
     else:
-        _compress(model, chosen, output, overwrite, as_json)
+        _compress(model, chosen, output, overwrite, restart, as_json)
 
 
 def _plan(model: str, recipe: Recipe, as_json: bool) -> None:
@@ -100,13 +103,23 @@ def _plan(model: str, recipe: Recipe, as_json: bool) -> None:
     show(found, as_json, plan_table(found), "", plan_text(found))
 
 
-def _compress(model: str, recipe: Recipe, output: Path | None, overwrite: bool, as_json: bool) -> None:
+def _journal(output: Path) -> Path:
+    """Beside the checkpoint, so that both are on one disk."""
+    return output.with_name(f"{output.name}.blocks")
+
+
+def _compress(model: str, recipe: Recipe, output: Path | None, overwrite: bool, restart: bool, as_json: bool) -> None:
     if output is None:
         raise ValueError("say where to write the checkpoint with --output FOLDER, or only look with --dry-run")
     check_target(output, overwrite)
     check_device(recipe.device)
     with progress_bar() as progress:
-        result = api.compress(model, recipe, progress=CompressionProgress(progress))
+        shown = CompressionProgress(progress)
+        try:
+            result = api.compress(model, recipe, progress=shown, journal=_journal(output), restart=restart)
+        except KeyboardInterrupt as error:
+            # Caught here, because the command line library turns it into a bare exit code.
+            raise Interrupted(getattr(error, "__notes__", [])) from error
     result.save(output, overwrite=overwrite)
     stored = sum(record.stored_bytes for record in result.layers)
     dense = sum(record.dense_bytes for record in result.layers)

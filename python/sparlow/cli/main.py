@@ -20,6 +20,7 @@ from sparlow.cli.eval import evaluate
 from sparlow.cli.generate import generate
 from sparlow.cli.inspect import inspect
 from sparlow.cli.methods import methods
+from sparlow.cli.output import Interrupted
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -69,12 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=words or ["--help"], standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Interrupted as error:
+        return _fail(str(error), INTERRUPTED)
     except _UsageProblem as error:
         return _fail(error.format_message(), USER_ERROR)  # type: ignore[attr-defined]
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("SPARLOW_TRACEBACK"):
             traceback.print_exc()
-        return _fail(_message(error), _exit_code(error))
+        return _fail("; ".join([_message(error), *getattr(error, "__notes__", [])]), _exit_code(error))
     if code == INTERRUPTED:
         return _fail("interrupted; nothing half-written was left behind", INTERRUPTED)
     return code if isinstance(code, int) else 0

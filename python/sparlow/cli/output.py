@@ -19,6 +19,13 @@ _WIDTH_WITHOUT_TERMINAL = 160
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
 
 
+class Interrupted(Exception):
+    """Ctrl-C, with what to tell the user: `notes`, or that nothing was left behind."""
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__("; ".join(["interrupted", *(notes or ["nothing half-written was left behind"])]))
+
+
 def show(payload: Any, as_json: bool, *parts: RenderableType) -> None:
     """Prints `payload` as JSON, or `parts` for people."""
     if as_json:
