@@ -9,6 +9,8 @@ solved, both forward passes. Random weights and tokens cost what real ones cost;
 from __future__ import annotations
 
 import argparse
+import itertools
+import threading
 import time
 from pathlib import Path
 
@@ -21,13 +23,29 @@ from sparlow.records import LayerRecord, Silent
 
 
 class Watcher(Silent):
-    """Notes how little device memory was left."""
+    """Notes when each block began, and, from a thread of its own, how little device memory was left."""
 
     def __init__(self) -> None:
         self.least_free, self.total = torch.cuda.mem_get_info()
+        self.begun: list[float] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
 
-    def layer(self, record: LayerRecord) -> None:  # noqa: ARG002
-        self.least_free = min(self.least_free, torch.cuda.mem_get_info()[0])
+    def block(self, index: int) -> None:  # noqa: ARG002
+        self.mark()
+
+    def mark(self) -> None:
+        torch.cuda.synchronize()
+        self.begun.append(time.perf_counter())
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(0.01):
+            self.least_free = min(self.least_free, torch.cuda.mem_get_info()[0])
 
 
 def random_model(args: argparse.Namespace) -> LlamaForCausalLM:
@@ -79,6 +97,8 @@ def main() -> None:
     compressed = sparlow.compress(model, recipe, tokens=tokens, progress=watcher)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - start
+    watcher.end()
+    blocks = [after - before for before, after in itertools.pairwise(watcher.begun)]
     solving = sum(layer.seconds for layer in compressed.layers)
     row = {
         "blocks": args.blocks,
@@ -86,6 +106,8 @@ def main() -> None:
         "seconds": seconds,
         "solver_seconds": solving,
         "seconds_per_block": seconds / args.blocks,
+        # Gram matrices, layers and both forward passes; the last block's second pass is not needed, so it is left out.
+        "block_seconds": results.spread(blocks) if blocks else None,
         "peak_gib": (watcher.total - watcher.least_free) / 2**30,
         "torch_peak_gib": torch.cuda.max_memory_allocated() / 2**30,
     }
