@@ -19,7 +19,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import sparlow
-from sparlow.records import LayerRecord, Silent
+from sparlow.records import Silent
 
 
 class Watcher(Silent):
