@@ -68,7 +68,7 @@ class Pool {
       return;
     }
     open(chunks, chunk);
-    take();
+    take(chunks);
     const std::exception_ptr error = close();
     busy_ = false;
     if (error) std::rethrow_exception(error);
@@ -120,20 +120,22 @@ class Pool {
       wake_.wait(lock, [this] { return quit_ || next_ < chunks_; });
       if (quit_) return;
       ++inside_;
+      const Index chunks = chunks_;
       lock.unlock();
-      take();
+      take(chunks);
       lock.lock();
       if (--inside_ == 0) done_.notify_one();
     }
   }
 
-  void take() {
+  // The number of chunks is a copy: close() clears chunks_ while a worker may still compare the index it has drawn.
+  void take(Index chunks) {
     try {
-      for (Index i = next_++; i < chunks_; i = next_++) (*chunk_)(i);
+      for (Index i = next_++; i < chunks; i = next_++) (*chunk_)(i);
     } catch (...) {
       std::lock_guard<std::mutex> lock(mutex_);
       if (!error_) error_ = std::current_exception();
-      next_ = chunks_.load();
+      next_ = chunks;
     }
   }
 
@@ -144,7 +146,8 @@ class Pool {
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
   const std::function<void(Index)>* chunk_ = nullptr;
-  std::atomic<Index> chunks_{0}, next_{0};
+  std::atomic<Index> next_{0};
+  Index chunks_ = 0;  // of the job that workers may still enter
   int inside_ = 0;
   bool quit_ = false;
   std::exception_ptr error_;
