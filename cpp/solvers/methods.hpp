@@ -7,6 +7,8 @@ namespace sparlow {
 
 void run_magnitude(SolverContext& context);
 void run_wanda(SolverContext& context);
+void run_sparsegpt(SolverContext& context);
+void run_alps(SolverContext& context);
 void run_threebasil(SolverContext& context);
 void run_threebasil_published(SolverContext& context);
 

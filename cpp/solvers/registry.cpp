@@ -23,7 +23,18 @@ constexpr std::array kPublishedOptions = {
     OptionSpec{"rho", Kind::real, 0.1, 1e-6, 1e6, "first penalty, relative to the unit-diagonal Gram matrix"},
 };
 
-constexpr std::array<Method, 4> kMethods = {{
+constexpr std::array kSparseGptOptions = {
+    OptionSpec{"block", Kind::integer, 128, 1, 1024, "columns between updates of the columns to their right"},
+};
+
+constexpr std::array kAlpsOptions = {
+    OptionSpec{"max_iterations", Kind::integer, 300, 1, 100000, "ADMM iterations at most"},
+    OptionSpec{"check_every", Kind::integer, 3, 1, 1000, "iterations between updates of the penalty"},
+    OptionSpec{"refit_steps", Kind::integer, 10, 0, 1000, "final conjugate-gradient steps on the support"},
+    OptionSpec{"rho", Kind::real, 0.1, 1e-6, 1e6, "first penalty, relative to the unit-diagonal Gram matrix"},
+};
+
+constexpr Method kMethods[] = {
     {"magnitude",
      "magnitude pruning",
      "largest absolute weights, no data",
@@ -44,7 +55,12 @@ constexpr std::array<Method, 4> kMethods = {{
     {"threebasil_published", "3BASiL with its authors' schedule, as a reference",
      "Makni, Meng, Mazumder, NeurIPS 2025, arXiv:2603.01376", Method::GramUse::full, true, kPublishedOptions,
      run_threebasil_published},
-}};
+    {"sparsegpt", "SparseGPT: column by column, errors made up by later columns",
+     "Frantar, Alistarh, ICML 2023, arXiv:2301.00774", Method::GramUse::full, false, kSparseGptOptions, run_sparsegpt},
+    {"alps", "ALPS: ADMM on the support, then conjugate gradients",
+     "Meng, Behdin, Wang, Mazumder, NeurIPS 2024, arXiv:2406.07831", Method::GramUse::full, false, kAlpsOptions,
+     run_alps},
+};
 
 }  // namespace
 

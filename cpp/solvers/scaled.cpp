@@ -39,7 +39,7 @@ void unstack_sparse(SolverContext& context, ConstView x, ConstView scale) {
   }
 }
 
-void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps, View s, LowRank& low_rank) {
+void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps, View s, LowRank* low_rank) {
   Backend& backend = context.backend;
   const ConstView h = context.gram->scaled();
   Matrix gap = backend.matrix(w.rows, w.cols), gradient = backend.matrix(w.rows, w.cols),
@@ -51,10 +51,10 @@ void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps,
   backend.gemm(1, gap, Op::none, h, Op::none, 0, gradient);
   const auto fit_low_rank = [&] {  // best l for this gap, then full = (gap - l) h
     backend.copy(gradient, full);
-    if (low_rank.empty()) return;
-    low_rank.step(gradient, low_rank.b(), gap);
-    backend.gemm(1, low_rank.b(), Op::none, h, Op::none, 0, low_rank.kb());
-    low_rank.multiply(-1, low_rank.kb(), 1, full);
+    if (low_rank == nullptr || low_rank->empty()) return;
+    low_rank->step(gradient, low_rank->b(), gap);
+    backend.gemm(1, low_rank->b(), Op::none, h, Op::none, 0, low_rank->kb());
+    low_rank->multiply(-1, low_rank->kb(), 1, full);
   };
   CgState state{gap, gradient, full, residual, direction, product, mask, norms};
   fit_low_rank();

@@ -111,7 +111,7 @@ class ThreeBasil {
   void finish() {
     project_stacked(context_, s_, mask_);
     backend_.scale_by_mask(s_, mask_, 1, 0);
-    refit(context_, w_, mask_, static_cast<Index>(context_.option("refit_steps")), s_, low_rank_);
+    refit(context_, w_, mask_, static_cast<Index>(context_.option("refit_steps")), s_, &low_rank_);
     unstack_sparse(context_, s_, gram_.scale());
     low_rank_.balance();
     for (Solution& solution : context_.solutions) {

@@ -90,4 +90,14 @@ void CudaBackend::do_cg_turn(CgState& state) {
   check(kernels::cg_turn(arguments(state), context_->stream()), "cg_turn");
 }
 
+void CudaBackend::do_prune_columns(ColumnPruning& block) {
+  if (block.w.cols > kernels::kWidestBlock) return Backend::do_prune_columns(block);
+  const Bind bind(*context_);
+  const bool groups = block.pattern.kind == Pattern::Kind::nm;
+  check(kernels::prune_columns({block.w.rows, block.w.cols, rows(block.w), rows(block.factor), block.diagonal.data,
+                                rows(block.mask), rows(block.error), block.pattern.n, groups ? block.pattern.m : 0},
+                               context_->stream()),
+        "prune_columns");
+}
+
 }  // namespace sparlow::cuda

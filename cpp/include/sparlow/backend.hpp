@@ -86,6 +86,17 @@ struct CgState {
   View norms;  // rows x 1: squared row norms of residual
 };
 
+// Prunes columns from left to right; what an entry loses is made up by the columns to its right as well as they can
+// (optimal brain surgeon). u is the inverse factor of the Gram matrix, see Backend::inverse_factor.
+struct ColumnPruning {
+  View w;              // in: target of these columns; out: what is kept of it, adjusted on the way, zeros elsewhere
+  ConstView factor;    // columns x columns: the diagonal block of u that belongs to them
+  ConstView diagonal;  // 1 x columns: its diagonal
+  MaskView mask;       // what stays; chosen here for an n:m pattern (largest |w_j / u_jj| of a group), else given
+  View error;          // out: e_j = (w_j pruned) / u_jj; later columns k still owe sum_j e_j u_jk
+  Pattern pattern;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -125,6 +136,9 @@ class Backend {
   // a = e diag(values) e^T with ascending values; e replaces a (columns are eigenvectors). a is small.
   void small_eigh(View a, View values);
   std::unique_ptr<GramFactor> factor(ConstView gram);
+  // u upper triangular with gram^-1 = u^T u; diagonal (1 x n) that of u. Throws Error(numerical) when gram is not
+  // positive definite.
+  void inverse_factor(ConstView gram, View u, View diagonal);
 
   // Reductions (f64 accumulation) --------------------------------------------------------------------------
   bool fetch_all_finite(ConstView x);
@@ -147,6 +161,7 @@ class Backend {
   void cg_start(CgState& state);  // residual, norms, first direction
   void cg_move(CgState& state);   // best step along direction in every row: updates gap and gradient
   void cg_turn(CgState& state);   // next residual, norms and direction
+  void prune_columns(ColumnPruning& block);
 
  protected:
   friend class BackendDecorator;
@@ -167,6 +182,7 @@ class Backend {
   virtual void do_orthonormalise(View y) = 0;
   virtual void do_small_eigh(View a, View values) = 0;
   virtual std::unique_ptr<GramFactor> do_factor(ConstView gram) = 0;
+  virtual void do_inverse_factor(ConstView gram, View u, View diagonal) = 0;
   virtual bool do_all_finite(ConstView x) = 0;
   virtual double do_dot(ConstView x, ConstView y) = 0;
   virtual double do_quadratic(ConstView e, ConstView gram) = 0;
@@ -178,6 +194,7 @@ class Backend {
   virtual void do_cg_start(CgState& state) = 0;
   virtual void do_cg_move(CgState& state) = 0;
   virtual void do_cg_turn(CgState& state) = 0;
+  virtual void do_prune_columns(ColumnPruning& block);
 };
 
 // device: "cpu", "cuda" or "cuda:N". stream: a native stream handle to borrow (0: the backend's own or default).
