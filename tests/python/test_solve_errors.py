@@ -185,11 +185,21 @@ def test_unknown_names_suggest_the_nearest(layer: Any) -> None:
         run(layer.w, layer.gram, options={"iteration": 3})
     with pytest.raises(ValueError, match="magnitude has no option 'rho'; it takes none"):
         run(layer.w, layer.gram, "magnitude", options={"rho": 3})
+    with pytest.raises(ValueError, match="eora has no option 'prunes'; did you mean 'pruner'"):
+        run(layer.w, layer.gram, "eora", options={"prunes": "alps"})
+    with pytest.raises(
+        ValueError, match="eora: option pruner = 'oats' is not one of magnitude, wanda, sparsegpt, alps"
+    ):
+        run(layer.w, layer.gram, "eora", options={"pruner": "oats"})
+    with pytest.raises(ValueError, match="eora: option pruner = '2' is not one of"):
+        run(layer.w, layer.gram, "eora", options={"pruner": 2})
 
 
 @every_method
 def test_option_values_out_of_range(layer: Any, method: MethodInfo) -> None:
     for name, option in method.options.items():
+        if option.kind == "choice":
+            continue
         for value in (option.low - 1, option.high * 2 + 1, math.nan, math.inf):
             with pytest.raises(ValueError, match=rf"option {name} = .* is outside"):
                 run(layer.w, layer.gram, method.name, options={name: value})

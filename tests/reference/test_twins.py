@@ -126,6 +126,47 @@ def test_alps_reaches_the_loss_of_its_twin(make_layer: Callable[..., Any], probl
     assert ours.loss <= (1 + slack) * twins.loss(w, twins.alps(w, gram, pattern), gram)
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "0.5@row", "0.5@matrix"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_eora_adds_the_exact_correction(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    s, low_rank = twins.eora(w, gram, pattern, 6)
+    ours = run("eora", layer.w, layer.gram, pattern, 6)
+    assert ours.report.loss == pytest.approx(twins.loss(w, s + low_rank, gram), rel=0.02)
+
+
+def alternating_losses(layer: Any, method: str, twin: Callable[..., Any], pattern: str, turns: int) -> list[float]:
+    """Of the twin, of ours with the published steps, of ours as it is."""
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    published = {"iterations": turns, "momentum": 0, "low_rank_steps": 40} | (
+        {"refit_steps": 0} if method == "hassle_free" else {}
+    )
+    losses = [twins.loss(w, sum(twin(w, gram, pattern, 6, turns)), gram)]
+    for options in (published, {"iterations": turns}):
+        found = decompose([layer.w], layer.gram, method=method, pattern=pattern, ranks=[6], options=options)
+        losses.append(found[0].report.loss)
+    return losses
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "0.5@row", "0.5@matrix"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_hassle_free_follows_its_twin(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    twin, published, ours = alternating_losses(layer, "hassle_free", twins.hassle_free, pattern, 20)
+    assert published <= 1.25 * twin  # paths part where rounding decides
+    assert ours <= 0.9 * twin
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "0.5@row", "0.5@matrix"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_oats_follows_its_twin(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    twin, published, ours = alternating_losses(layer, "oats", twins.oats, pattern, 80)
+    assert published <= 1.25 * twin
+    assert ours <= 0.95 * twin
+
+
 def test_the_exact_low_rank_step_of_the_twin_is_optimal(make_layer: Callable[..., Any]) -> None:
     """Guards the reference itself: no perturbation of the same rank lowers the loss."""
     layer = make_layer(20, 24, tokens=60)

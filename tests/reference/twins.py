@@ -147,6 +147,44 @@ def best_low_rank(residual: Matrix, values: Matrix, vectors: Matrix, rank: int) 
     return best
 
 
+def damped_low_rank(residual: Matrix, gram: Matrix, damping: tuple[float, float], rank: int) -> Matrix:
+    """The best fit of rank(l) <= rank under the damped Gram matrix, in scaled coordinates for its condition."""
+    damped = damp(gram, damping)
+    scale = np.sqrt(np.diag(damped))
+    return best_low_rank(residual * scale, *np.linalg.eigh(damped / np.outer(scale, scale)), rank) / scale
+
+
+def eora(
+    w: Matrix, gram: Matrix, pattern: str, rank: int, damping: tuple[float, float] = (0.005, 0.005)
+) -> tuple[Matrix, Matrix]:
+    """(s, l): SparseGPT, then one truncated SVD of its error times the root of the Gram matrix (arXiv:2410.21271)."""
+    s = sparsegpt(w, gram, pattern, damping)
+    return s, damped_low_rank(w - s, gram, damping, rank)
+
+
+def hassle_free(
+    w: Matrix, gram: Matrix, pattern: str, rank: int, turns: int, damping: tuple[float, float] = (0.005, 0.005)
+) -> tuple[Matrix, Matrix]:
+    """(s, l) of SparseGPT and the closed-form fit in turn, the best pair kept (arXiv:2502.00899)."""
+    l, found = np.zeros_like(w), []  # noqa: E741  (the paper's letter)
+    for _ in range(turns):
+        s = sparsegpt(w - l, gram, pattern, damping)
+        l = damped_low_rank(w - s, gram, damping, rank)  # noqa: E741
+        found.append((loss(w, s + l, damp(gram, damping)), s, l))
+    return min(found, key=lambda entry: entry[0])[1:]
+
+
+def oats(w: Matrix, gram: Matrix, pattern: str, rank: int, turns: int) -> tuple[Matrix, Matrix]:
+    """(s, l): truncated SVD and thresholding in turn, columns times the norms of the inputs (arXiv:2409.13652)."""
+    norms = np.sqrt(np.diag(gram))
+    target, s = w * norms, np.zeros_like(w)
+    for _ in range(turns):
+        u, sigma, v = np.linalg.svd(target - s, full_matrices=False)
+        l = (u[:, :rank] * sigma[:rank]) @ v[:rank]  # noqa: E741
+        s = np.where(project(target - l, pattern), target - l, 0.0)
+    return s / norms, l / norms
+
+
 def threebasil(
     w: Matrix, gram: Matrix, pattern: str, rank: int, damping: tuple[float, float] = (0.005, 0.005), limit: int = 2000
 ) -> tuple[Matrix, Matrix]:
