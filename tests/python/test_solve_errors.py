@@ -187,9 +187,7 @@ def test_unknown_names_suggest_the_nearest(layer: Any) -> None:
         run(layer.w, layer.gram, "magnitude", options={"rho": 3})
     with pytest.raises(ValueError, match="eora has no option 'prunes'; did you mean 'pruner'"):
         run(layer.w, layer.gram, "eora", options={"prunes": "alps"})
-    with pytest.raises(
-        ValueError, match="eora: option pruner = 'oats' is not one of magnitude, wanda, sparsegpt, alps"
-    ):
+    with pytest.raises(ValueError, match="option pruner = 'oats' is not one of magnitude, wanda, sparsegpt, alps"):
         run(layer.w, layer.gram, "eora", options={"pruner": "oats"})
     with pytest.raises(ValueError, match="eora: option pruner = '2' is not one of"):
         run(layer.w, layer.gram, "eora", options={"pruner": 2})

@@ -139,9 +139,9 @@ def test_eora_adds_the_exact_correction(make_layer: Callable[..., Any], problem:
 def alternating_losses(layer: Any, method: str, twin: Callable[..., Any], pattern: str, turns: int) -> list[float]:
     """Of the twin, of ours with the published steps, of ours as it is."""
     w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
-    published = {"iterations": turns, "momentum": 0, "low_rank_steps": 40} | (
-        {"refit_steps": 0} if method == "hassle_free" else {}
-    )
+    published = {"iterations": turns, "momentum": 0, "low_rank_steps": 40}
+    if method == "hassle_free":
+        published["refit_steps"] = 0
     losses = [twins.loss(w, sum(twin(w, gram, pattern, 6, turns)), gram)]
     for options in (published, {"iterations": turns}):
         found = decompose([layer.w], layer.gram, method=method, pattern=pattern, ranks=[6], options=options)
