@@ -85,13 +85,13 @@ constexpr Method kMethods[] = {
     {"alps", "ALPS: ADMM on the support, then conjugate gradients",
      "Meng, Behdin, Wang, Mazumder, NeurIPS 2024, arXiv:2406.07831", Method::GramUse::full, false, kAlpsOptions,
      run_alps},
-    {"hassle_free", "HASSLE-free: a pruner and a low-rank fit in turn, the best kept",
+    {"hassle_free", "HASSLE-free: pruner and low-rank fit in turn",
      "Makni, Behdin, Xu, Ponomareva, Mazumder, CPAL 2025, arXiv:2502.00899", Method::GramUse::full, true,
      kHassleFreeOptions, run_hassle_free},
     {"eora", "EoRA: the best low-rank correction of a pruned weight", "Liu et al., 2024, arXiv:2410.21271",
      Method::GramUse::full, true, kEoraOptions, run_eora},
-    {"oats", "OATS: singular values and thresholds in turn, inputs scaled to unit norm",
-     "Zhang, Papyan, ICLR 2025, arXiv:2409.13652", Method::GramUse::diagonal, true, kOatsOptions, run_oats},
+    {"oats", "OATS: truncated SVD and thresholds in turn", "Zhang, Papyan, ICLR 2025, arXiv:2409.13652",
+     Method::GramUse::diagonal, true, kOatsOptions, run_oats},
 };
 
 }  // namespace
