@@ -5,8 +5,9 @@
 
 namespace sparlow {
 
-void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
-  require(step.w.cols == factor.size(), "admm_step: w has ", step.w.cols, " columns, the factor ", factor.size());
+namespace {
+
+void check_admm(const AdmmStep& step) {
   for (const View& x : {step.t, step.residual, step.scratch}) same_shape("admm_step", step.w, x);
   for (const View& x : {step.velocity, step.sparse})
     if (!x.empty()) same_shape("admm_step", step.w, x);
@@ -19,13 +20,25 @@ void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
   const ConstView views[] = {step.w, step.t, step.residual, step.scratch, step.velocity, step.sparse};
   for (std::size_t i = 0; i < std::size(views); ++i)
     for (std::size_t j = 0; j < i; ++j) disjoint("admm_step", views[i], views[j]);
+}
+
+}  // namespace
+
+void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
+  require(step.w.cols == factor.size(), "admm_step: w has ", step.w.cols, " columns, the factor ", factor.size());
+  check_admm(step);
   do_admm_step(factor, step);
+}
+
+void Backend::admm_reflect(AdmmStep& step) {
+  check_admm(step);
+  do_admm_reflect(step);
 }
 
 // The step in terms of the other operations; a backend overrides it when a profile says that passes over memory cost.
 void Backend::do_admm_step(GramFactor& factor, AdmmStep& step) {
   factor.apply_smoother(step.residual, step.scratch);
-  axpby(-1, step.scratch, 0, step.residual);  // s - a
+  axpby(step.negated ? 1 : -1, step.scratch, 0, step.residual);  // s - a
   copy(step.t, step.scratch);
   if (!step.sparse.empty()) {
     copy(step.t, step.sparse);
@@ -45,6 +58,10 @@ void Backend::do_admm_step(GramFactor& factor, AdmmStep& step) {
     project(ConstView(step.t).row_slice(begin, count), step.pattern, step.mask.row_slice(begin, count));
     begin += count;
   }
+  do_admm_reflect(step);
+}
+
+void Backend::do_admm_reflect(AdmmStep& step) {
   scale_by_mask(step.t, step.mask, 1, step.dual_scale);
   if (!step.velocity.empty()) scale_by_mask(step.velocity, step.mask, 1, step.dual_scale);
   copy(step.t, step.residual);

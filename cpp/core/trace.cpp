@@ -170,6 +170,10 @@ class TraceBackend final : public BackendDecorator {
     const double n = elements(step.w.rows, step.w.cols);  // the large product inside is counted as apply_smoother
     record_("admm_step", 6 * n, 4 * 9 * n + 3 * n, [&] { inner_.admm_step(factor, step); });
   }
+  void do_admm_reflect(AdmmStep& step) override {
+    const double n = elements(step.w.rows, step.w.cols);
+    record_("admm_reflect", 2 * n, 4 * 4 * n + n, [&] { inner_.admm_reflect(step); });
+  }
   void do_cg_start(CgState& state) override {
     record_("cg_start", 2 * count(state), moved(state.gap, 3), [&] { inner_.cg_start(state); });
   }

@@ -40,7 +40,6 @@ AdmmPruner::Outcome AdmmPruner::prune(ConstView w, View s) {
     const bool last = ++iteration == settings_.max_iterations, checked = iteration % settings_.check_every == 0;
     step(w, last || checked ? s : View());
     if (checked) settled = check(w, iteration);
-    else context_.backend.axpby(0, residual_, -1, residual_);
   }
   project_stacked(context_, s, mask_);
   context_.backend.scale_by_mask(s, mask_, 1, 0);
@@ -53,18 +52,21 @@ void AdmmPruner::restart(ConstView w) {
   context_.backend.copy_mask(mask_, checked_mask_);
   context_.backend.copy(w, t_);
   context_.backend.scale_by_mask(t_, mask_, 1, 0);
-  reflect(w);
+  reflect(w, 1);
 }
 
-// residual = a - z with z = w
-void AdmmPruner::reflect(ConstView w) {
-  context_.backend.copy(t_, residual_);
-  context_.backend.scale_by_mask(residual_, mask_, 1, -1);
-  context_.backend.axpby(-1, w, 1, residual_);
+void AdmmPruner::reflect(ConstView w, double dual_scale) {
+  AdmmStep step = step_of(w, {});
+  step.dual_scale = dual_scale;
+  context_.backend.admm_reflect(step);
+}
+
+AdmmStep AdmmPruner::step_of(ConstView w, View s) {
+  return {w, t_, mask_, residual_, scratch_, {}, s, 1, 0, 1, context_.problem.pattern, row_counts_, true};
 }
 
 void AdmmPruner::step(ConstView w, View s) {
-  AdmmStep step{w, t_, mask_, residual_, scratch_, {}, s, 1, 0, 1, context_.problem.pattern, row_counts_};
+  AdmmStep step = step_of(w, s);
   context_.backend.admm_step(context_.gram->factor(), step);
 }
 
@@ -74,21 +76,17 @@ bool AdmmPruner::check(ConstView w, Index iteration) {
   const double moved = static_cast<double>(context_.backend.fetch_changed(mask_, checked_mask_)) / kept_;
   context_.backend.copy_mask(mask_, checked_mask_);
   if (moved == 0 && grown_) return true;
-  if (moved > 0.1) set_rho(rho_ * 1.3);
-  else if (moved > 0.005) set_rho(rho_ * 1.2);
-  else if (moved > 0 && grown_) set_rho(rho_ * 1.1);
-  else set_rho(rho_ / 5);
+  const double last = rho_;
+  if (moved > 0.1) rho_ *= 1.3;
+  else if (moved > 0.005) rho_ *= 1.2;
+  else if (moved > 0 && grown_) rho_ *= 1.1;
+  else rho_ /= 5;
+  rho_ = std::min(rho_, kLargestRho);
+  grown_ = grown_ || rho_ > last;
+  context_.gram->set_shift(rho_);
   if (moved > 0 && !grown_) restart(w);
-  else reflect(w);
+  else reflect(w, last / rho_);  // the unscaled dual is what stays continuous
   return iteration > kEarliestStop && moved < kSettled;
-}
-
-void AdmmPruner::set_rho(double rho) {
-  rho = std::min(rho, kLargestRho);
-  grown_ = grown_ || rho > rho_;
-  context_.backend.scale_by_mask(t_, mask_, 1, rho_ / rho);  // the unscaled dual is what stays continuous
-  context_.gram->set_shift(rho);
-  rho_ = rho;
 }
 
 void run_alps(SolverContext& context) {

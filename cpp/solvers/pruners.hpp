@@ -43,10 +43,10 @@ class AdmmPruner {
 
  private:
   void restart(ConstView w);
-  void reflect(ConstView w);
+  void reflect(ConstView w, double dual_scale);
+  AdmmStep step_of(ConstView w, View s);
   void step(ConstView w, View s);
   bool check(ConstView w, Index iteration);
-  void set_rho(double rho);
 
   SolverContext& context_;
   Settings settings_;

@@ -19,7 +19,8 @@ kernels::Admm arguments(const AdmmStep& step, const float* unscale) {
           rows(step.mask),
           static_cast<float>(step.relaxation),
           static_cast<float>(step.momentum),
-          static_cast<float>(step.dual_scale)};
+          static_cast<float>(step.dual_scale),
+          step.negated ? -1.0f : 1.0f};
 }
 
 kernels::ConjugateGradients arguments(const CgState& state) {
@@ -73,6 +74,11 @@ void CudaBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {
     begin += count;
   }
   check(kernels::reflect(admm, stream), "reflect");
+}
+
+void CudaBackend::do_admm_reflect(AdmmStep& step) {
+  const Bind bind(*context_);
+  check(kernels::reflect(arguments(step, nullptr), context_->stream()), "reflect");
 }
 
 void CudaBackend::do_cg_start(CgState& state) {

@@ -98,12 +98,12 @@ cudaError_t select_in_matrix(Size rows, Size cols, Size kept, ConstFloats score,
 // admm.cu ----------------------------------------------------------------------------------------------------
 struct Admm {
   Size rows, cols;
-  ConstFloats w, x;      // x_ij unscale_i = a - s
+  ConstFloats w, x;      // sign x_ij unscale_i = a - s
   const float* unscale;  // may be null: 1
   Floats t, residual;
   Floats velocity, sparse;  // may be null
   Bytes mask;
-  float relaxation, momentum, dual_scale;
+  float relaxation, momentum, dual_scale, sign;
 };
 bool fits_two_of_four(const Admm& step);  // aligned for the fused kernel
 // Advances t, projects on 2:4, rescales the dual, writes residual = w - a: one pass.

@@ -71,6 +71,7 @@ struct AdmmStep {
   double dual_scale = 1;  // the new dual is multiplied by it: old over new penalty
   Pattern pattern;
   std::vector<Index> row_counts;  // rows of each stacked matrix; a whole-matrix pattern is applied to each
+  bool negated = false;           // residual comes in as z - a: what the last step left when l = 0
 };
 
 // Conjugate gradients (Polak-Ribiere, one direction and step length per row) on min tr((gap - l) h (gap - l)^T) over
@@ -158,6 +159,8 @@ class Backend {
 
   // Composites ---------------------------------------------------------------------------------------------
   void admm_step(GramFactor& factor, AdmmStep& step);
+  // Between steps: the dual and the velocity times dual_scale, residual = w - a.
+  void admm_reflect(AdmmStep& step);
   void cg_start(CgState& state);  // residual, norms, first direction
   void cg_move(CgState& state);   // best step along direction in every row: updates gap and gradient
   void cg_turn(CgState& state);   // next residual, norms and direction
@@ -191,6 +194,7 @@ class Backend {
   virtual Index do_changed(ConstMaskView a, ConstMaskView b) = 0;
   virtual void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) = 0;
   virtual void do_admm_step(GramFactor& factor, AdmmStep& step);
+  virtual void do_admm_reflect(AdmmStep& step);
   virtual void do_cg_start(CgState& state) = 0;
   virtual void do_cg_move(CgState& state) = 0;
   virtual void do_cg_turn(CgState& state) = 0;
