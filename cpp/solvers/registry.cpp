@@ -25,6 +25,7 @@ constexpr std::array kPublishedOptions = {
 
 constexpr std::array kSparseGptOptions = {
     OptionSpec{"block", Kind::integer, 128, 1, 1024, "columns between updates of the columns to their right"},
+    OptionSpec{"refit_steps", Kind::integer, 0, 0, 1000, "conjugate-gradient steps on the support; 0: as published"},
 };
 
 constexpr std::array kAlpsOptions = {
@@ -43,7 +44,8 @@ constexpr std::array kEoraOptions = {
 
 constexpr std::array kOatsOptions = {
     OptionSpec{"iterations", Kind::integer, 80, 1, 10000, "alternations of low-rank and sparse step"},
-    OptionSpec{"low_rank_steps", Kind::integer, 1, 1, 1000, "subspace steps of a low-rank step, warm-started"},
+    OptionSpec{"low_rank_steps", Kind::integer, 1, 1, 1000,
+               "subspace steps of a low-rank fit, each from the last; 30: exact"},
     OptionSpec{"momentum", Kind::real, 0.95, 0, 0.99,
                "how far each step continues the last move of l; 0: as published"},
 };
@@ -54,7 +56,8 @@ constexpr std::array kHassleFreeOptions = {
     OptionSpec{"iterations", Kind::integer, 80, 1, 10000, "alternations of sparse and low-rank step"},
     OptionSpec{"pruner", Kind::choice, 0, 0, 1, "sparse step: sparsegpt or alps", kUpdatingPruners},
     OptionSpec{"pruner_iterations", Kind::integer, 100, 1, 10000, "ADMM iterations of an alps step at most"},
-    OptionSpec{"low_rank_steps", Kind::integer, 1, 1, 1000, "subspace steps of a low-rank step, warm-started"},
+    OptionSpec{"low_rank_steps", Kind::integer, 1, 1, 1000,
+               "subspace steps of a low-rank fit, each from the last; 30: exact"},
     OptionSpec{"refit_steps", Kind::integer, 5, 0, 1000, "final conjugate-gradient steps, l refitted; 0: as published"},
     OptionSpec{"momentum", Kind::real, 0.8, 0, 0.99, "how far each step continues the last move of l; 0: as published"},
 };

@@ -71,9 +71,16 @@ void ColumnPruner::prune(View x) {
 void run_sparsegpt(SolverContext& context) {
   ColumnPruner pruner(context, static_cast<Index>(context.option("block")));
   const ConstView scale = context.gram->scale();
-  Matrix x = stack_scaled(context, scale);
-  pruner.prune(x);
-  unstack_sparse(context, x, scale);
+  const Matrix w = stack_scaled(context, scale);
+  Matrix s = context.backend.matrix(w.rows(), w.cols());
+  context.backend.copy(w, s);
+  pruner.prune(s);
+  if (const auto steps = static_cast<Index>(context.option("refit_steps")); steps > 0) {
+    Mask mask = context.backend.mask(w.rows(), w.cols());
+    context.backend.nonzeros(s, mask);
+    refit(context, w, mask, steps, s, nullptr);
+  }
+  unstack_sparse(context, s, scale);
   for (Solution& solution : context.solutions) solution.report.status = "direct";
 }
 

@@ -116,6 +116,20 @@ def test_sparsegpt_meets_a_density_in_every_block(make_layer: Callable[..., Any]
         assert kept[:, :32].sum() == (twin != 0)[:, :32].sum()
 
 
+def test_refitting_sparsegpt_reaches_the_least_squares_of_its_support(make_layer: Callable[..., Any]) -> None:
+    layer = make_layer(**PROBLEMS["plain"])
+    refitted = decompose(
+        [layer.w], layer.gram, method="sparsegpt", pattern="2:4", ranks=[0], options={"refit_steps": 80}
+    )
+    w, s = layer.w.double().numpy(), refitted[0].s.double().numpy()
+    damped = twins.damp(layer.gram.double().numpy(), (0.005, 0.005))
+    for row, kept in zip(w, s != 0, strict=True):
+        best = np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ row)
+        np.testing.assert_allclose(s[(w == row).all(1)][0][kept], best, atol=1e-3)
+    plain = run("sparsegpt", layer.w, layer.gram, "2:4")
+    assert refitted[0].report.loss < 0.99 * plain.report.loss
+
+
 @pytest.mark.parametrize("pattern", ["2:4", "2:8", "4:8", "0.5@row", "0.5@matrix"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_alps_reaches_the_loss_of_its_twin(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
