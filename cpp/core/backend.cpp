@@ -1,38 +1,15 @@
 #include "sparlow/backend.hpp"
 
-#include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <limits>
+
+#include "core/shapes.hpp"
 
 namespace sparlow {
 namespace {
 
-template <typename A, typename B>
-void same_shape(const char* op, const A& a, const B& b) {
-  require(a.rows == b.rows && a.cols == b.cols, op, ": shapes ", a.rows, " x ", a.cols, " and ", b.rows, " x ", b.cols,
-          " differ");
-}
-
-template <typename A, typename B>
-bool overlap(const A& a, const B& b) {
-  if (a.empty() || b.empty()) return false;
-  const auto* a_end = a.row(a.rows - 1) + a.cols;
-  const auto* b_end = b.row(b.rows - 1) + b.cols;
-  return static_cast<const void*>(a.data) < b_end && static_cast<const void*>(b.data) < a_end;
-}
-
-template <typename A, typename B>
-void disjoint(const char* op, const A& a, const B& b) {
-  require(!overlap(a, b), op, ": the output overlaps an input");
-}
-
 Index op_rows(ConstView a, Op op) { return op == Op::none ? a.rows : a.cols; }
 Index op_cols(ConstView a, Op op) { return op == Op::none ? a.cols : a.rows; }
-
-void square(const char* op, ConstView a) {
-  require(a.rows == a.cols, op, ": a ", a.rows, " x ", a.cols, " matrix is not square");
-}
 
 std::size_t bytes_of(const char* op, Index rows, Index cols, std::size_t element) {
   require(rows >= 0 && cols >= 0, op, ": negative size ", rows, " x ", cols);
@@ -156,6 +133,14 @@ std::unique_ptr<GramFactor> Backend::factor(ConstView gram) {
   return do_factor(gram);
 }
 
+void Backend::inverse_factor(ConstView gram, View u, View diagonal) {
+  square("inverse_factor", gram);
+  same_shape("inverse_factor", gram, u);
+  require(diagonal.rows == 1 && diagonal.cols == gram.cols, "inverse_factor: diagonal is not 1 x ", gram.cols);
+  disjoint("inverse_factor", ConstView(u), gram);
+  if (!gram.empty()) do_inverse_factor(gram, u, diagonal);
+}
+
 bool Backend::fetch_all_finite(ConstView x) { return x.empty() || do_all_finite(x); }
 
 double Backend::fetch_dot(ConstView x, ConstView y) {
@@ -188,80 +173,6 @@ Index Backend::fetch_changed(ConstMaskView a, ConstMaskView b) {
 void Backend::scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) {
   same_shape("scale_by_mask", x, mask);
   if (!x.empty()) do_scale_by_mask(x, mask, kept, pruned);
-}
-
-void Backend::admm_step(GramFactor& factor, AdmmStep& step) {
-  require(step.w.cols == factor.size(), "admm_step: w has ", step.w.cols, " columns, the factor ", factor.size());
-  for (const View& x : {step.t, step.residual, step.scratch}) same_shape("admm_step", step.w, x);
-  for (const View& x : {step.velocity, step.sparse})
-    if (!x.empty()) same_shape("admm_step", step.w, x);
-  same_shape("admm_step", step.w, step.mask);
-  require(!step.velocity.empty() || (step.relaxation == 1 && step.momentum == 0),
-          "admm_step: relaxation and momentum need a velocity");
-  Index rows = 0;
-  for (Index count : step.row_counts) rows += count;
-  require(rows == step.w.rows, "admm_step: stacked matrices have ", rows, " rows, w has ", step.w.rows);
-  const ConstView views[] = {step.w, step.t, step.residual, step.scratch, step.velocity, step.sparse};
-  for (std::size_t i = 0; i < std::size(views); ++i)
-    for (std::size_t j = 0; j < i; ++j) disjoint("admm_step", views[i], views[j]);
-  do_admm_step(factor, step);
-}
-
-// The step in terms of the other operations; a backend overrides it when a profile says that passes over memory cost.
-void Backend::do_admm_step(GramFactor& factor, AdmmStep& step) {
-  factor.apply_smoother(step.residual, step.scratch);
-  axpby(-1, step.scratch, 0, step.residual);  // s - a
-  copy(step.t, step.scratch);
-  if (!step.sparse.empty()) {
-    copy(step.t, step.sparse);
-    scale_by_mask(step.sparse, step.mask, 1, -1);
-    axpby(1, step.residual, 1, step.sparse);
-  }
-  scale_by_mask(step.t, step.mask, 1, 0);
-  axpby(1, step.residual, 1, step.t);  // t' = s + dual
-  if (!step.velocity.empty()) {
-    axpby(1 - step.relaxation, step.scratch, step.relaxation, step.t);
-    axpby(step.momentum, step.velocity, 1, step.t);
-    copy(step.t, step.velocity);
-    axpby(-1, step.scratch, 1, step.velocity);
-  }
-  Index begin = 0;
-  for (Index count : step.row_counts) {
-    project(ConstView(step.t).row_slice(begin, count), step.pattern, step.mask.row_slice(begin, count));
-    begin += count;
-  }
-  scale_by_mask(step.t, step.mask, 1, step.dual_scale);
-  if (!step.velocity.empty()) scale_by_mask(step.velocity, step.mask, 1, step.dual_scale);
-  copy(step.t, step.residual);
-  scale_by_mask(step.residual, step.mask, 1, -1);
-  axpby(1, step.w, -1, step.residual);
-}
-
-namespace {
-
-void check_cg(const CgState& state) {
-  for (const ConstView& x :
-       {ConstView(state.gradient), state.full, ConstView(state.residual), ConstView(state.direction), state.product})
-    same_shape("cg", state.gap, x);
-  same_shape("cg", state.gap, state.mask);
-  require(state.norms.rows == state.gap.rows && state.norms.cols == 1, "cg: norms is not ", state.gap.rows, " x 1");
-}
-
-}  // namespace
-
-void Backend::cg_start(CgState& state) {
-  check_cg(state);
-  do_cg_start(state);
-}
-
-void Backend::cg_move(CgState& state) {
-  check_cg(state);
-  do_cg_move(state);
-}
-
-void Backend::cg_turn(CgState& state) {
-  check_cg(state);
-  do_cg_turn(state);
 }
 
 }  // namespace sparlow

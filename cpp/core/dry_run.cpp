@@ -65,6 +65,9 @@ class DryRunBackend final : public Backend {
     const auto bytes = static_cast<std::size_t>(gram.size()) * sizeof(float);
     return std::make_unique<DryRunFactor>(gram, estimate_, do_allocate(bytes));
   }
+  void do_inverse_factor(ConstView gram, View, View) override {
+    estimate_->flops += product_flops(gram.rows, gram.rows, gram.rows) / 3;
+  }
   bool do_all_finite(ConstView) override { return true; }
   double do_dot(ConstView, ConstView) override { return 1; }
   double do_quadratic(ConstView e, ConstView gram) override {
@@ -79,6 +82,9 @@ class DryRunBackend final : public Backend {
   void do_cg_start(CgState&) override {}
   void do_cg_move(CgState&) override {}
   void do_cg_turn(CgState&) override {}
+  void do_prune_columns(ColumnPruning& block) override {
+    estimate_->flops += product_flops(block.w.rows, block.w.cols, block.w.cols) / 2;
+  }
 
  private:
   std::shared_ptr<Estimate> estimate_;

@@ -83,14 +83,14 @@ void ScaledGram::build() {
   Matrix device_diagonal = backend_.matrix(1, gram_.cols);
   backend_.upload(diagonal, device_diagonal);
   backend_.normalise_gram(gram_, inverse_scale_, device_diagonal, scaled_);
+  inverse_factor_ = {};
   factor_ = backend_.factor(scaled_);
 }
 
-void ScaledGram::set_shift(double shift) {
+void ScaledGram::while_raising(const std::function<void()>& attempt) {
   for (;;) {
     try {
-      factor_->set_shift(shift);
-      return;
+      return attempt();
     } catch (const Error& error) {
       if (error.code() != ErrorCode::numerical) throw;
     }
@@ -100,6 +100,19 @@ void ScaledGram::set_shift(double shift) {
            "; it is not x^T x");
     build();
   }
+}
+
+void ScaledGram::set_shift(double shift) {
+  while_raising([&] { factor_->set_shift(shift); });
+}
+
+ConstView ScaledGram::inverse_factor() {
+  if (!inverse_factor_.empty()) return inverse_factor_.view();
+  Matrix factor = backend_.matrix(gram_.rows, gram_.cols);
+  inverse_factor_diagonal_ = backend_.matrix(1, gram_.cols);
+  while_raising([&] { backend_.inverse_factor(scaled_, factor, inverse_factor_diagonal_); });
+  inverse_factor_ = std::move(factor);
+  return inverse_factor_.view();
 }
 
 }  // namespace sparlow

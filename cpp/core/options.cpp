@@ -49,23 +49,39 @@ const Method& find_method(std::string_view name) {
   fail(ErrorCode::invalid_argument, "unknown method '", name, "'; did you mean '", nearest_name(name, names), "'?");
 }
 
-OptionValues resolve_options(const Method& method, const OptionValues& given) {
-  OptionValues values;
+namespace {
+
+const OptionSpec& find_option(const Method& method, std::string_view name) {
   std::vector<std::string> names;
   for (const OptionSpec& spec : method.options) {
-    values.emplace(spec.name, spec.standard);
+    if (spec.name == name) return spec;
     names.emplace_back(spec.name);
   }
+  fail(ErrorCode::invalid_argument, method.name, " has no option '", name, "'",
+       names.empty() ? std::string("; it takes none") : "; did you mean '" + nearest_name(name, names) + "'?");
+}
+
+}  // namespace
+
+OptionValues resolve_options(const Method& method, const OptionValues& given) {
+  OptionValues values;
+  for (const OptionSpec& spec : method.options) values.emplace(spec.name, spec.standard);
   for (const auto& [name, value] : given) {
-    const auto spec = std::find_if(method.options.begin(), method.options.end(),
-                                   [&, &key = name](const OptionSpec& s) { return s.name == key; });
-    if (spec == method.options.end())
-      fail(ErrorCode::invalid_argument, method.name, " has no option '", name, "'",
-           names.empty() ? std::string("; it takes none") : "; did you mean '" + nearest_name(name, names) + "'?");
-    check_value(method, *spec, value);
+    check_value(method, find_option(method, name), value);
     values[name] = value;
   }
   return values;
+}
+
+double option_value(const Method& method, std::string_view option, std::string_view text) {
+  const OptionSpec& spec = find_option(method, option);
+  if (spec.kind != OptionSpec::Kind::choice)
+    fail(ErrorCode::invalid_argument, method.name, ": option ", option, " = '", text, "' is not a number");
+  const auto found = std::find(spec.choices.begin(), spec.choices.end(), text);
+  if (found != spec.choices.end()) return static_cast<double>(found - spec.choices.begin());
+  std::string names;
+  for (std::string_view choice : spec.choices) names += (names.empty() ? "" : ", ") + std::string(choice);
+  fail(ErrorCode::invalid_argument, method.name, ": option ", option, " = '", text, "' is not one of ", names);
 }
 
 }  // namespace sparlow

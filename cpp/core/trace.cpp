@@ -139,6 +139,10 @@ class TraceBackend final : public BackendDecorator {
   std::unique_ptr<GramFactor> do_factor(ConstView gram) override {
     return std::make_unique<TraceFactor>(inner_.factor(gram), record_);
   }
+  void do_inverse_factor(ConstView gram, View u, View diagonal) override {
+    const double n = static_cast<double>(gram.rows);
+    record_("inverse_factor", 2 * n * n * n / 3, moved(gram, 2), [&] { inner_.inverse_factor(gram, u, diagonal); });
+  }
   bool do_all_finite(ConstView x) override {
     return record_("all_finite", 0, moved(x), [&] { return inner_.fetch_all_finite(x); });
   }
@@ -166,6 +170,10 @@ class TraceBackend final : public BackendDecorator {
     const double n = elements(step.w.rows, step.w.cols);  // the large product inside is counted as apply_smoother
     record_("admm_step", 6 * n, 4 * 9 * n + 3 * n, [&] { inner_.admm_step(factor, step); });
   }
+  void do_admm_reflect(AdmmStep& step) override {
+    const double n = elements(step.w.rows, step.w.cols);
+    record_("admm_reflect", 2 * n, 4 * 4 * n + n, [&] { inner_.admm_reflect(step); });
+  }
   void do_cg_start(CgState& state) override {
     record_("cg_start", 2 * count(state), moved(state.gap, 3), [&] { inner_.cg_start(state); });
   }
@@ -174,6 +182,10 @@ class TraceBackend final : public BackendDecorator {
   }
   void do_cg_turn(CgState& state) override {
     record_("cg_turn", 8 * count(state), moved(state.gap, 5), [&] { inner_.cg_turn(state); });
+  }
+  void do_prune_columns(ColumnPruning& block) override {
+    const double n = elements(block.w.rows, block.w.cols);
+    record_("prune_columns", n * static_cast<double>(block.w.cols), 13 * n, [&] { inner_.prune_columns(block); });
   }
 
  private:

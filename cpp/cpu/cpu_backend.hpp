@@ -29,6 +29,7 @@ class CpuBackend final : public Backend {
   void do_orthonormalise(View y) override;
   void do_small_eigh(View a, View values) override;
   std::unique_ptr<GramFactor> do_factor(ConstView gram) override;
+  void do_inverse_factor(ConstView gram, View u, View diagonal) override;
   bool do_all_finite(ConstView x) override;
   double do_dot(ConstView x, ConstView y) override;
   double do_quadratic(ConstView e, ConstView gram) override;
@@ -37,9 +38,11 @@ class CpuBackend final : public Backend {
   Index do_changed(ConstMaskView a, ConstMaskView b) override;
   void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) override;
   void do_admm_step(GramFactor& factor, AdmmStep& step) override;
+  void do_admm_reflect(AdmmStep& step) override;
   void do_cg_start(CgState& state) override;
   void do_cg_move(CgState& state) override;
   void do_cg_turn(CgState& state) override;
+  void do_prune_columns(ColumnPruning& block) override;
 };
 
 // Projects one row on an n:m pattern.

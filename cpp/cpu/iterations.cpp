@@ -26,6 +26,10 @@ SPARLOW_MULTIVERSION void row_sparse(const float* x, const std::uint8_t* mask, c
   for (Index j = 0; j < n; ++j) sparse[j] = (mask[j] ? t[j] : -t[j]) - x[j];
 }
 
+SPARLOW_MULTIVERSION void row_negate(float* x, Index n) {
+  for (Index j = 0; j < n; ++j) x[j] = -x[j];
+}
+
 SPARLOW_MULTIVERSION void row_rescale(const std::uint8_t* mask, float scale, float* x, Index n) {
   for (Index j = 0; j < n; ++j) x[j] *= mask[j] ? 1.0f : scale;
 }
@@ -74,6 +78,7 @@ SPARLOW_MULTIVERSION void row_turn(float beta, const float* residual, float* dir
 
 void advance_row(const AdmmStep& step, Index i) {
   const Index n = step.w.cols;
+  if (step.negated) row_negate(step.scratch.row(i), n);
   const float* x = step.scratch.row(i);
   if (!step.sparse.empty()) row_sparse(x, step.mask.row(i), step.t.row(i), step.sparse.row(i), n);
   if (step.velocity.empty()) return row_advance(x, step.mask.row(i), step.t.row(i), n);
@@ -109,6 +114,10 @@ void CpuBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {
     do_project(ConstView(step.t).row_slice(begin, rows), step.pattern, step.mask.row_slice(begin, rows));
     begin += rows;
   }
+  do_admm_reflect(step);
+}
+
+void CpuBackend::do_admm_reflect(AdmmStep& step) {
   for_rows(step.w, [&](Index i) { reflect_row(step, i); });
 }
 

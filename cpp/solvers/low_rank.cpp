@@ -42,6 +42,11 @@ void LowRank::step(ConstView left, ConstView kb, ConstView residual, Accuracy ac
   }
 }
 
+void LowRank::assign(const LowRank& other) {
+  for (std::size_t i = 0; i < q_.size(); ++i) context_.backend.copy(other.q_[i], q_[i]);
+  context_.backend.copy(other.b_, b_);
+}
+
 void LowRank::multiply(double alpha, ConstView c, double beta, View x, Accuracy accuracy) const {
   Index row = 0, rank = 0;
   for (const Matrix& q : q_) {
@@ -53,20 +58,28 @@ void LowRank::multiply(double alpha, ConstView c, double beta, View x, Accuracy 
   }
 }
 
-void LowRank::balance() const {
+void LowRank::rest(ConstView w, double momentum, const LowRank& last, View x) const {
+  context_.backend.copy(w, x);
+  if (empty()) return;
+  multiply(-1 - momentum, b_, 1, x);
+  if (momentum != 0) last.multiply(momentum, last.b_, 1, x);
+}
+
+void LowRank::balance(ConstView metric, ConstView scale) const {
   Index rank = 0;
   for (std::size_t i = 0; i < q_.size(); ++i) {
-    if (!q_[i].empty()) balance_one(i, b_.view().row_slice(rank, q_[i].cols()));
+    if (!q_[i].empty()) balance_one(i, b_.view().row_slice(rank, q_[i].cols()), metric, scale);
     rank += q_[i].cols();
   }
 }
 
-void LowRank::balance_one(std::size_t i, ConstView b) const {
+void LowRank::balance_one(std::size_t i, ConstView b, ConstView metric, ConstView scale) const {
   Backend& backend = context_.backend;
   Decomposition& factors = context_.solutions[i].factors;
   const Index rank = b.rows;
   Matrix bh = backend.matrix(rank, b.cols), basis = backend.matrix(rank, rank), values = backend.matrix(1, rank);
-  backend.gemm(1, b, Op::none, context_.gram->scaled(), Op::none, 0, bh);
+  if (metric.empty()) backend.copy(b, bh);
+  else backend.gemm(1, b, Op::none, metric, Op::none, 0, bh);
   backend.gemm(1, bh, Op::none, b, Op::transpose, 0, basis);
   backend.small_eigh(basis, values);
   const std::vector<float> energy = backend.fetch_values(values), columns = backend.fetch_values(basis);
@@ -84,7 +97,7 @@ void LowRank::balance_one(std::size_t i, ConstView b) const {
   backend.gemm(1, q_[i], Op::none, basis, Op::none, 0, factors.u);
   backend.upload(right, basis);
   backend.gemm(1, basis, Op::transpose, b, Op::none, 0, factors.v);
-  backend.scale_columns(factors.v, context_.gram->scale(), true);
+  backend.scale_columns(factors.v, scale, true);
 }
 
 }  // namespace sparlow

@@ -7,6 +7,11 @@ namespace sparlow {
 
 void run_magnitude(SolverContext& context);
 void run_wanda(SolverContext& context);
+void run_sparsegpt(SolverContext& context);
+void run_alps(SolverContext& context);
+void run_eora(SolverContext& context);
+void run_oats(SolverContext& context);
+void run_hassle_free(SolverContext& context);
 void run_threebasil(SolverContext& context);
 void run_threebasil_published(SolverContext& context);
 

@@ -23,7 +23,46 @@ constexpr std::array kPublishedOptions = {
     OptionSpec{"rho", Kind::real, 0.1, 1e-6, 1e6, "first penalty, relative to the unit-diagonal Gram matrix"},
 };
 
-constexpr std::array<Method, 4> kMethods = {{
+constexpr std::array kSparseGptOptions = {
+    OptionSpec{"block", Kind::integer, 128, 1, 1024, "columns between updates of the columns to their right"},
+    OptionSpec{"refit_steps", Kind::integer, 0, 0, 1000, "conjugate-gradient steps on the support; 0: as published"},
+};
+
+constexpr std::array kAlpsOptions = {
+    OptionSpec{"max_iterations", Kind::integer, 300, 1, 100000, "ADMM iterations at most"},
+    OptionSpec{"check_every", Kind::integer, 3, 1, 1000, "iterations between updates of the penalty"},
+    OptionSpec{"refit_steps", Kind::integer, 10, 0, 1000, "final conjugate-gradient steps on the support"},
+    OptionSpec{"rho", Kind::real, 0.1, 1e-6, 1e6, "first penalty, relative to the unit-diagonal Gram matrix"},
+};
+
+constexpr std::string_view kPruners[] = {"magnitude", "wanda", "sparsegpt", "alps"};
+
+constexpr std::array kEoraOptions = {
+    OptionSpec{"pruner", Kind::choice, 2, 0, 3, "method that makes s: magnitude, wanda, sparsegpt or alps", kPruners},
+    OptionSpec{"low_rank_steps", Kind::integer, 16, 1, 1000, "subspace steps of the fit"},
+};
+
+constexpr std::array kOatsOptions = {
+    OptionSpec{"iterations", Kind::integer, 80, 1, 10000, "alternations of low-rank and sparse step"},
+    OptionSpec{"low_rank_steps", Kind::integer, 1, 1, 1000,
+               "subspace steps of a low-rank fit, each from the last; 30: exact"},
+    OptionSpec{"momentum", Kind::real, 0.95, 0, 0.99,
+               "how far each step continues the last move of l; 0: as published"},
+};
+
+constexpr std::string_view kUpdatingPruners[] = {"sparsegpt", "alps"};
+
+constexpr std::array kHassleFreeOptions = {
+    OptionSpec{"iterations", Kind::integer, 80, 1, 10000, "alternations of sparse and low-rank step"},
+    OptionSpec{"pruner", Kind::choice, 0, 0, 1, "sparse step: sparsegpt or alps", kUpdatingPruners},
+    OptionSpec{"pruner_iterations", Kind::integer, 100, 1, 10000, "ADMM iterations of an alps step at most"},
+    OptionSpec{"low_rank_steps", Kind::integer, 1, 1, 1000,
+               "subspace steps of a low-rank fit, each from the last; 30: exact"},
+    OptionSpec{"refit_steps", Kind::integer, 5, 0, 1000, "final conjugate-gradient steps, l refitted; 0: as published"},
+    OptionSpec{"momentum", Kind::real, 0.8, 0, 0.99, "how far each step continues the last move of l; 0: as published"},
+};
+
+constexpr Method kMethods[] = {
     {"magnitude",
      "magnitude pruning",
      "largest absolute weights, no data",
@@ -44,7 +83,19 @@ constexpr std::array<Method, 4> kMethods = {{
     {"threebasil_published", "3BASiL with its authors' schedule, as a reference",
      "Makni, Meng, Mazumder, NeurIPS 2025, arXiv:2603.01376", Method::GramUse::full, true, kPublishedOptions,
      run_threebasil_published},
-}};
+    {"sparsegpt", "SparseGPT: column by column, errors made up by later columns",
+     "Frantar, Alistarh, ICML 2023, arXiv:2301.00774", Method::GramUse::full, false, kSparseGptOptions, run_sparsegpt},
+    {"alps", "ALPS: ADMM on the support, then conjugate gradients",
+     "Meng, Behdin, Wang, Mazumder, NeurIPS 2024, arXiv:2406.07831", Method::GramUse::full, false, kAlpsOptions,
+     run_alps},
+    {"hassle_free", "HASSLE-free: pruner and low-rank fit in turn",
+     "Makni, Behdin, Xu, Ponomareva, Mazumder, CPAL 2025, arXiv:2502.00899", Method::GramUse::full, true,
+     kHassleFreeOptions, run_hassle_free},
+    {"eora", "EoRA: the best low-rank correction of a pruned weight", "Liu et al., 2024, arXiv:2410.21271",
+     Method::GramUse::full, true, kEoraOptions, run_eora},
+    {"oats", "OATS: truncated SVD and thresholds in turn", "Zhang, Papyan, ICLR 2025, arXiv:2409.13652",
+     Method::GramUse::diagonal, true, kOatsOptions, run_oats},
+};
 
 }  // namespace
 

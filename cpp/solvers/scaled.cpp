@@ -39,22 +39,24 @@ void unstack_sparse(SolverContext& context, ConstView x, ConstView scale) {
   }
 }
 
-void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps, View s, LowRank& low_rank) {
+void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps, View s, LowRank* low_rank) {
   Backend& backend = context.backend;
   const ConstView h = context.gram->scaled();
+  const bool fitted = low_rank != nullptr && !low_rank->empty();
   Matrix gap = backend.matrix(w.rows, w.cols), gradient = backend.matrix(w.rows, w.cols),
-         full = backend.matrix(w.rows, w.cols), residual = backend.matrix(w.rows, w.cols),
+         own = fitted ? backend.matrix(w.rows, w.cols) : Matrix(), residual = backend.matrix(w.rows, w.cols),
          direction = backend.matrix(w.rows, w.cols), product = backend.matrix(w.rows, w.cols),
          norms = backend.matrix(w.rows, 1);
   backend.copy(w, gap);
   backend.axpby(-1, s, 1, gap);
   backend.gemm(1, gap, Op::none, h, Op::none, 0, gradient);
-  const auto fit_low_rank = [&] {  // best l for this gap, then full = (gap - l) h
+  const View full = fitted ? own.view() : gradient.view();  // (gap - l) h
+  const auto fit_low_rank = [&] {                           // best l for this gap
+    if (!fitted) return;
     backend.copy(gradient, full);
-    if (low_rank.empty()) return;
-    low_rank.step(gradient, low_rank.b(), gap);
-    backend.gemm(1, low_rank.b(), Op::none, h, Op::none, 0, low_rank.kb());
-    low_rank.multiply(-1, low_rank.kb(), 1, full);
+    low_rank->step(gradient, low_rank->b(), gap);
+    backend.gemm(1, low_rank->b(), Op::none, h, Op::none, 0, low_rank->kb());
+    low_rank->multiply(-1, low_rank->kb(), 1, full);
   };
   CgState state{gap, gradient, full, residual, direction, product, mask, norms};
   fit_low_rank();

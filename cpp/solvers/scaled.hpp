@@ -20,7 +20,7 @@ void project_stacked(SolverContext& context, ConstView score, MaskView mask);
 void unstack_sparse(SolverContext& context, ConstView x, ConstView scale);
 
 // Lowers tr((w - s - l) h (w - s - l)^T) over s on its mask and l together by `steps` conjugate-gradient steps on s,
-// the low-rank part refitted after each of them.
-void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps, View s, LowRank& low_rank);
+// the low-rank part refitted after each of them. low_rank null: l = 0.
+void refit(SolverContext& context, ConstView w, ConstMaskView mask, Index steps, View s, LowRank* low_rank);
 
 }  // namespace sparlow

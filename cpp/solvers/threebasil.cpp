@@ -81,7 +81,7 @@ class ThreeBasil {
 
   // l = q b for the metric k on w - a; then residual = l - (w - a) = a - z.
   void fit_low_rank(Index steps) {
-    if (low_rank_.empty()) return backend_.axpby(0, residual_, -1, residual_);
+    if (low_rank_.empty()) return;  // see AdmmStep::negated
     if (steps > 1) low_rank_.randomise(residual_);
     for (Index i = 0; i < steps; ++i) {
       gram_.factor().apply_smoother(low_rank_.b(), low_rank_.kb());  // b k up to the factor rho
@@ -104,14 +104,15 @@ class ThreeBasil {
                   momentum_,
                   penalty(iteration) / next,
                   context_.problem.pattern,
-                  row_counts_};
+                  row_counts_,
+                  low_rank_.empty()};
     backend_.admm_step(gram_.factor(), step);
   }
 
   void finish() {
     project_stacked(context_, s_, mask_);
     backend_.scale_by_mask(s_, mask_, 1, 0);
-    refit(context_, w_, mask_, static_cast<Index>(context_.option("refit_steps")), s_, low_rank_);
+    refit(context_, w_, mask_, static_cast<Index>(context_.option("refit_steps")), s_, &low_rank_);
     unstack_sparse(context_, s_, gram_.scale());
     low_rank_.balance();
     for (Solution& solution : context_.solutions) {

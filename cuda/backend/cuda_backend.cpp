@@ -1,6 +1,7 @@
 #include "backend/cuda_backend.hpp"
 
 #include "backend/gram_factor.hpp"
+#include "backend/inverse.hpp"
 
 namespace sparlow::cuda {
 namespace {
@@ -142,6 +143,13 @@ void CudaBackend::do_scale_by_mask(View x, ConstMaskView mask, double kept, doub
 std::unique_ptr<GramFactor> CudaBackend::do_factor(ConstView gram) {
   const Bind bind(*context_);
   return std::make_unique<CudaGramFactor>(context_, precision_, gram);
+}
+
+void CudaBackend::do_inverse_factor(ConstView gram, View u, View diagonal) {
+  const Bind bind(*context_);
+  if (!invert_root(*context_, products_, gram, u))
+    fail(ErrorCode::numerical, "the ", gram.rows, " x ", gram.rows, " Gram matrix is not positive definite");
+  check(kernels::gather(gram.rows, {u.data, u.stride + 1}, diagonal.data, context_->stream()), "gather");
 }
 
 }  // namespace sparlow::cuda

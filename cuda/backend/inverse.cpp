@@ -70,18 +70,36 @@ void join_blocks(Context& context, const Products& products, ConstView u, View v
     }
 }
 
+// v = u^-1, zeros below the diagonal
+void invert_triangle(Context& context, const Products& products, ConstView u, View v) {
+  check(cudaMemsetAsync(v.data, 0, static_cast<std::size_t>(v.size()) * sizeof(float), context.stream()),
+        "cudaMemsetAsync");
+  check(kernels::add_to_diagonal(v.rows, 1, rows(v), context.stream()), "add_to_diagonal");
+  invert_blocks(context, u, v);
+  join_blocks(context, products, u, v);
+}
+
 }  // namespace
 
 bool invert_positive(Context& context, const Products& products, View x) {
   if (!factorise(context, x)) return false;
   const Temporary<float> memory(context, x.size());
   const View v{memory, x.rows, x.cols};
-  check(cudaMemsetAsync(v.data, 0, static_cast<std::size_t>(x.size()) * sizeof(float), context.stream()),
-        "cudaMemsetAsync");
-  check(kernels::add_to_diagonal(x.rows, 1, rows(v), context.stream()), "add_to_diagonal");
-  invert_blocks(context, x, v);
-  join_blocks(context, products, x, v);
+  invert_triangle(context, products, x, v);
   products.outer_upper(v, x);
+  return true;
+}
+
+// With j the reversal of all indices, j x j = t^T t gives x = r r^T for the upper triangular r = j t^T j; its inverse
+// is what is asked for, and inverting commutes with the reversal.
+bool invert_root(Context& context, const Products& products, ConstView x, View u) {
+  const Index n = x.rows;
+  const Temporary<float> reversed(context, n * n), inverse(context, n * n);
+  const View t{reversed, n, n}, v{inverse, n, n};
+  check(kernels::antitranspose(n, rows(x), rows(t), context.stream()), "antitranspose");
+  if (!factorise(context, t)) return false;
+  invert_triangle(context, products, t, v);
+  check(kernels::antitranspose(n, rows(ConstView(v)), rows(u), context.stream()), "antitranspose");
   return true;
 }
 

@@ -9,4 +9,7 @@ namespace sparlow::cuda {
 // Returns false when x is not positive definite to f32 accuracy. Waits for the factorisation.
 bool invert_positive(Context& context, const Products& products, View x);
 
+// u upper triangular, zeros below, with x^-1 = u^T u for a symmetric x. False and waiting as above.
+bool invert_root(Context& context, const Products& products, ConstView x, View u);
+
 }  // namespace sparlow::cuda

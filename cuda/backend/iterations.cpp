@@ -19,7 +19,8 @@ kernels::Admm arguments(const AdmmStep& step, const float* unscale) {
           rows(step.mask),
           static_cast<float>(step.relaxation),
           static_cast<float>(step.momentum),
-          static_cast<float>(step.dual_scale)};
+          static_cast<float>(step.dual_scale),
+          step.negated ? -1.0f : 1.0f};
 }
 
 kernels::ConjugateGradients arguments(const CgState& state) {
@@ -75,6 +76,11 @@ void CudaBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {
   check(kernels::reflect(admm, stream), "reflect");
 }
 
+void CudaBackend::do_admm_reflect(AdmmStep& step) {
+  const Bind bind(*context_);
+  check(kernels::reflect(arguments(step, nullptr), context_->stream()), "reflect");
+}
+
 void CudaBackend::do_cg_start(CgState& state) {
   const Bind bind(*context_);
   check(kernels::cg_start(arguments(state), context_->stream()), "cg_start");
@@ -88,6 +94,16 @@ void CudaBackend::do_cg_move(CgState& state) {
 void CudaBackend::do_cg_turn(CgState& state) {
   const Bind bind(*context_);
   check(kernels::cg_turn(arguments(state), context_->stream()), "cg_turn");
+}
+
+void CudaBackend::do_prune_columns(ColumnPruning& block) {
+  if (block.w.cols > kernels::kWidestBlock) return Backend::do_prune_columns(block);
+  const Bind bind(*context_);
+  const bool groups = block.pattern.kind == Pattern::Kind::nm;
+  check(kernels::prune_columns({block.w.rows, block.w.cols, rows(block.w), rows(block.factor), block.diagonal.data,
+                                rows(block.mask), rows(block.error), block.pattern.n, groups ? block.pattern.m : 0},
+                               context_->stream()),
+        "prune_columns");
 }
 
 }  // namespace sparlow::cuda

@@ -18,7 +18,7 @@ __device__ float advanced(const Admm& step, float x, bool kept, float t, float& 
 __global__ void __launch_bounds__(256) fused(Admm step) {
   const Size packs = step.cols / 4;
   for (Size i = blockIdx.y; i < step.rows; i += gridDim.y) {
-    const float unscale = step.unscale == nullptr ? 1.0f : step.unscale[i];
+    const float unscale = step.sign * (step.unscale == nullptr ? 1.0f : step.unscale[i]);
     for (Size p = blockIdx.x * Size(blockDim.x) + threadIdx.x; p < packs; p += Size(gridDim.x) * blockDim.x) {
       const Size j = 4 * p;
       const float4 w4 = *reinterpret_cast<const float4*>(step.w.row(i) + j);
@@ -77,7 +77,8 @@ cudaError_t advance_two_of_four(const Admm& step, cudaStream_t stream) {
 
 cudaError_t advance(const Admm& step, cudaStream_t stream) {
   return for_each(step.rows, step.cols, stream, [step] __device__(Size i, Size j) {
-    const float x = step.x.row(i)[j] * (step.unscale == nullptr ? 1.0f : step.unscale[i]), t = step.t.row(i)[j];
+    const float x = step.sign * step.x.row(i)[j] * (step.unscale == nullptr ? 1.0f : step.unscale[i]),
+                t = step.t.row(i)[j];
     const bool kept = step.mask.row(i)[j] != 0;
     float v = step.velocity.data == nullptr ? 0.0f : step.velocity.row(i)[j];
     if (step.sparse.data != nullptr) step.sparse.row(i)[j] = reflected(t, kept) - x;

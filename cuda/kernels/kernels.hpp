@@ -46,6 +46,8 @@ cudaError_t gather(Size rows, ConstFloats x, float* out, cudaStream_t stream);
 // triangle.cu ------------------------------------------------------------------------------------------------
 // The strict lower triangle becomes the mirror of the upper one.
 cudaError_t symmetrise(Size size, Floats x, cudaStream_t stream);
+// out_ij = x_(n-1-j)(n-1-i): mirrored at the other diagonal
+cudaError_t antitranspose(Size size, ConstFloats x, Floats out, cudaStream_t stream);
 // The upper triangle of x holds a symmetric p; x becomes offset I + factor p, both triangles.
 cudaError_t mirror_affine(Size size, float offset, float factor, Floats x, cudaStream_t stream);
 
@@ -96,12 +98,12 @@ cudaError_t select_in_matrix(Size rows, Size cols, Size kept, ConstFloats score,
 // admm.cu ----------------------------------------------------------------------------------------------------
 struct Admm {
   Size rows, cols;
-  ConstFloats w, x;      // x_ij unscale_i = a - s
+  ConstFloats w, x;      // sign x_ij unscale_i = a - s
   const float* unscale;  // may be null: 1
   Floats t, residual;
   Floats velocity, sparse;  // may be null
   Bytes mask;
-  float relaxation, momentum, dual_scale;
+  float relaxation, momentum, dual_scale, sign;
 };
 bool fits_two_of_four(const Admm& step);  // aligned for the fused kernel
 // Advances t, projects on 2:4, rescales the dual, writes residual = w - a: one pass.
@@ -123,6 +125,19 @@ struct ConjugateGradients {
 cudaError_t cg_start(const ConjugateGradients& state, cudaStream_t stream);
 cudaError_t cg_move(const ConjugateGradients& state, cudaStream_t stream);
 cudaError_t cg_turn(const ConjugateGradients& state, cudaStream_t stream);
+
+// columns.cu -------------------------------------------------------------------------------------------------
+constexpr Size kWidestBlock = 256;  // columns that prune_columns takes at a time
+struct ColumnBlock {
+  Size rows, cols;
+  Floats w;            // becomes what is kept of it
+  ConstFloats factor;  // cols x cols, upper triangular
+  const float* diagonal;
+  Bytes mask;
+  Floats error;
+  int n, m;  // m = 0: the mask is given
+};
+cudaError_t prune_columns(const ColumnBlock& block, cudaStream_t stream);
 
 // orthonormal.cu ---------------------------------------------------------------------------------------------
 constexpr Size kLargestPanel = 128;

@@ -83,14 +83,16 @@ py::dict estimate(const std::string& method, const std::vector<std::tuple<Index,
 }
 
 py::dict describe(const OptionSpec& spec) {
-  constexpr const char* kinds[] = {"integer", "real", "flag"};
+  constexpr const char* kinds[] = {"integer", "real", "flag", "choice"};
   py::dict out;
   out["name"] = spec.name;
   out["kind"] = kinds[static_cast<int>(spec.kind)];
-  out["default"] = spec.standard;
+  if (spec.kind == OptionSpec::Kind::choice) out["default"] = spec.choices[static_cast<std::size_t>(spec.standard)];
+  else out["default"] = spec.standard;
   out["low"] = spec.low;
   out["high"] = spec.high;
   out["doc"] = spec.doc;
+  out["choices"] = py::tuple(py::cast(std::vector<std::string_view>(spec.choices.begin(), spec.choices.end())));
   return out;
 }
 
@@ -130,6 +132,9 @@ void register_solvers(py::module_& module) {
       py::arg("backend"), py::arg("w"), py::arg("w_hat"), py::arg("gram"), py::call_guard<py::gil_scoped_release>());
   module.def("estimate", &estimate, py::arg("method"), py::arg("shapes"), py::arg("pattern"), py::arg("options"));
   module.def("methods", &list_methods);
+  module.def("option_value", [](const std::string& method, const std::string& option, const std::string& text) {
+    return option_value(find_method(method), option, text);
+  });
   module.def("resolve_options", [](const std::string& method, const OptionValues& options) {
     return resolve_options(find_method(method), options);
   });

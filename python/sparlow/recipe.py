@@ -45,8 +45,8 @@ def _damping_range(value: Damping) -> Damping:
 def _plain_options(value: Any) -> Any:
     if isinstance(value, Mapping):
         for name, setting in value.items():
-            if not isinstance(setting, bool | int | float):
-                raise ValueError(f"option '{name}' must be a number, true or false, got {setting!r}")
+            if not isinstance(setting, bool | int | float | str):
+                raise ValueError(f"option '{name}' must be a number, true, false or a name, got {setting!r}")
     return value
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparlow import _core
 
-OptionValue = float | int | bool
+OptionValue = float | int | bool | str
 _ACTIVATION_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -58,12 +58,15 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class OptionInfo:
+    """An option of a method; a choice has names to choose from, and its default is one of them."""
+
     name: str
-    kind: Literal["integer", "real", "flag"]
-    default: float
+    kind: Literal["integer", "real", "flag", "choice"]
+    default: float | str
     low: float
     high: float
     doc: str
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,18 @@ def method_info(name: str) -> MethodInfo:
 
 def check_options(method: str, options: Mapping[str, OptionValue]) -> dict[str, float]:
     """All options of a method with defaults filled in. ValueError names an unknown option or a bad value."""
-    return dict(_core.resolve_options(method, {name: float(value) for name, value in options.items()}))
+    return dict(_core.resolve_options(method, _option_numbers(method, options)))
+
+
+def _option_numbers(method: str, options: Mapping[str, OptionValue]) -> dict[str, float]:
+    """Choices as the core counts them, and numbers as they are."""
+    known = method_info(method).options
+    names = {name for name, value in options.items() if isinstance(value, str)}
+    names |= {name for name, option in known.items() if name in options and option.kind == "choice"}
+    return {
+        name: _core.option_value(method, name, str(value)) if name in names else float(value)
+        for name, value in options.items()
+    }
 
 
 def parse_pattern(text: str) -> _core.Pattern:
@@ -230,7 +244,7 @@ def decompose(
         pattern,
         None if matrix is None else _view(matrix),
         (damping.diagonal, damping.mean),
-        {key: float(value) for key, value in (options or {}).items()},
+        _option_numbers(method, options or {}),
         seed,
     )
     return [
@@ -259,5 +273,4 @@ def estimate(
     Returns:
         ``peak_bytes`` (weights, Gram matrix and workspace) and ``flops``.
     """
-    values = {key: float(value) for key, value in (options or {}).items()}
-    return dict(_core.estimate(method, list(shapes), pattern, values))
+    return dict(_core.estimate(method, list(shapes), pattern, _option_numbers(method, options or {})))

@@ -37,6 +37,7 @@ class Forwarding final : public Backend {
   void do_orthonormalise(View y) override { inner_.orthonormalise(y); }
   void do_small_eigh(View a, View values) override { inner_.small_eigh(a, values); }
   std::unique_ptr<GramFactor> do_factor(ConstView gram) override { return inner_.factor(gram); }
+  void do_inverse_factor(ConstView gram, View u, View diagonal) override { inner_.inverse_factor(gram, u, diagonal); }
   bool do_all_finite(ConstView x) override { return inner_.fetch_all_finite(x); }
   double do_dot(ConstView x, ConstView y) override { return inner_.fetch_dot(x, y); }
   double do_quadratic(ConstView e, ConstView gram) override { return inner_.fetch_quadratic(e, gram); }

@@ -154,6 +154,42 @@ TEST_CASE("a backend's admm_step agrees with the default body") {
   });
 }
 
+TEST_CASE("a negated residual makes the same step") {
+  on_every_backend([](Backend& backend, double) {
+    const Placed gram = place(backend, unit_gram(24));
+    const std::unique_ptr<GramFactor> factor = backend.factor(gram);
+    factor->set_shift(0.3);
+    for (const std::string pattern : {"2:4", "0.5@row"}) {
+      State plain(backend, normal(9, 24, 1), pattern, {9}, kEverything, 0),
+          turned(backend, normal(9, 24, 1), pattern, {9}, kEverything, 0);
+      backend.axpby(0, turned.residual, -1, turned.residual);
+      turned.step.negated = true;
+      for (State* state : {&plain, &turned}) backend.admm_step(*factor, state->step);
+      for (Placed State::* part : {&State::t, &State::residual, &State::velocity, &State::sparse})
+        CHECK(difference(fetch(backend, plain.*part), fetch(backend, turned.*part)) == 0);
+    }
+  });
+}
+
+TEST_CASE("admm_reflect scales the dual and renews w - a") {
+  on_every_backend([](Backend& backend, double tolerance) {
+    for (const Variant& variant : {kPlain, kAccelerated})
+      for (Index pad : {0, 3}) {
+        State state(backend, normal(7, 24, 1), "3:8", {7}, variant, pad);
+        const Dense w = normal(7, 24, 1), mask = fetch_mask(backend, state.mask),
+                    velocity = fetch(backend, state.velocity);
+        state.step.dual_scale = 0.7;
+        backend.admm_reflect(state.step);
+        const Dense t = choose(mask, w, added(0.7, w, 0, w)), a = choose(mask, w, added(-0.7, w, 0, w));
+        CHECK(difference(fetch(backend, state.t), t) <= 10 * tolerance);
+        CHECK(difference(fetch(backend, state.residual), added(1, w, -1, a)) <= 10 * tolerance);
+        const Dense moved = variant.moving() ? choose(mask, velocity, added(0.7, velocity, 0, velocity)) : velocity;
+        CHECK(difference(fetch(backend, state.velocity), moved) <= 10 * tolerance);
+        CHECK(guards_intact(backend, state.residual));
+      }
+  });
+}
+
 TEST_CASE("stacked matrices are projected one by one") {
   on_every_backend([](Backend& backend, double) {
     Dense w = normal(8, 24, 3);

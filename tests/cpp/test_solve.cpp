@@ -122,6 +122,17 @@ TEST_CASE("bad problems are refused before any work, by name") {
   });
 }
 
+TEST_CASE("choices have names, other options have none") {
+  const Method& eora = find_method("eora");
+  CHECK(option_value(eora, "pruner", "magnitude") == 0);
+  CHECK(option_value(eora, "pruner", "alps") == 3);
+  refuses("eora: option pruner = 'alp' is not one of magnitude, wanda, sparsegpt, alps",
+          [&] { option_value(eora, "pruner", "alp"); });
+  refuses("eora: option low_rank_steps = 'alps' is not a number",
+          [&] { option_value(eora, "low_rank_steps", "alps"); });
+  refuses("did you mean 'pruner'?", [&] { option_value(eora, "pruners", "alps"); });
+}
+
 TEST_CASE("magnitude needs no Gram matrix and then reports no loss") {
   on_every_backend([](Backend& backend, double) {
     const Placed w = place(backend, normal(8, 16, 1));

@@ -98,6 +98,16 @@ def test_options_of_the_method_are_passed_on(place, capsys):
     assert {layer["iterations"] for layer in run_json(capsys, *arguments)["layers"]} == {7}
 
 
+def test_a_choice_is_given_by_name(place, capsys):
+    arguments = ["--method", "hassle_free", "--option", "pruner=alps", "--option", "iterations=2"]
+    found = run_json(capsys, *compress_arguments(place, "-o", str(place / "alps"), *arguments))
+    assert found["recipe"]["options"] == {"pruner": "alps", "iterations": 2}
+    assert {layer["iterations"] for layer in found["layers"]} == {2}
+    wrong = ["--method", "hassle_free", "--option", "pruner=wanda"]
+    assert main(compress_arguments(place, "-o", str(place / "never"), *wrong)) != 0
+    assert "pruner = 'wanda' is not one of sparsegpt, alps" in capsys.readouterr().err
+
+
 def test_dry_run_lists_the_layers_and_writes_nothing(place, capsys):
     out = place / "never"
     found = run_json(capsys, *compress_arguments(place, "--dry-run", "-o", str(out), "--include", "re:.*q_proj"))

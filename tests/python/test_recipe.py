@@ -100,7 +100,12 @@ def test_empty_yaml_is_the_default_recipe(tmp_path: Path) -> None:
             {"options": {"iteration": 1}},
             "the recipe: threebasil has no option 'iteration'; did you mean 'iterations'",
         ),
-        ({"options": {"iterations": "yes"}}, "options: option 'iterations' must be a number"),
+        ({"options": {"iterations": [3]}}, "options: option 'iterations' must be a number, true, false or a name"),
+        ({"options": {"iterations": "yes"}}, "threebasil: option iterations = 'yes' is not a number"),
+        (
+            {"method": "hassle_free", "options": {"pruner": "alp"}},
+            "hassle_free: option pruner = 'alp' is not one of sparsegpt, alps",
+        ),
         ({"options": {"iterations": 1.5}}, "iterations = 1.5 is not a whole number"),
         ({"options": {"iterations": -1}}, "iterations = -1 is outside"),
         ({"pattern": "two of four"}, "two of four"),

@@ -95,6 +95,91 @@ def test_threebasil_reaches_the_loss_of_the_textbook_admm(
     assert report.loss <= factor * twin_loss(problem, pattern, rank)
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_sparsegpt_prunes_the_same_entries(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    twin, ours = twins.sparsegpt(w, gram, pattern), run("sparsegpt", layer.w, layer.gram, pattern)
+    assert ((ours.s.numpy() != 0) == (twin != 0)).mean() >= 0.998  # ties of rounding
+    assert ours.report.loss == pytest.approx(twins.loss(w, twin, gram), rel=5e-3)
+
+
+def test_sparsegpt_meets_a_density_in_every_block(make_layer: Callable[..., Any]) -> None:
+    layer = make_layer(d_out=24, d_in=100, tokens=300)
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    for pattern in ("0.37@row", "0.37@matrix", "2:4"):
+        twin = twins.sparsegpt(w, gram, pattern, width=32)
+        ours = decompose([layer.w], layer.gram, method="sparsegpt", pattern=pattern, ranks=[0], options={"block": 32})
+        kept = ours[0].s.numpy() != 0
+        assert (kept == (twin != 0)).mean() >= 0.998
+        assert kept[:, :32].sum() == (twin != 0)[:, :32].sum()
+
+
+def test_refitting_sparsegpt_reaches_the_least_squares_of_its_support(make_layer: Callable[..., Any]) -> None:
+    layer = make_layer(**PROBLEMS["plain"])
+    options = {"refit_steps": 80}
+    refitted = decompose([layer.w], layer.gram, method="sparsegpt", pattern="2:4", ranks=[0], options=options)
+    damped = twins.damp(layer.gram.double().numpy(), (0.005, 0.005))
+    for row, found in zip(layer.w.double().numpy(), refitted[0].s.double().numpy(), strict=True):
+        kept = found != 0
+        best = np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ row)
+        np.testing.assert_allclose(found[kept], best, atol=1e-3)
+    plain = run("sparsegpt", layer.w, layer.gram, "2:4")
+    assert refitted[0].report.loss < 0.99 * plain.report.loss
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "2:8", "4:8", "0.5@row", "0.5@matrix"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_alps_reaches_the_loss_of_its_twin(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    ours = run("alps", layer.w, layer.gram, pattern).report
+    slack = 0.2 if problem == "few tokens" else 0.02  # losses near zero, where paths part
+    assert ours.loss <= (1 + slack) * twins.loss(w, twins.alps(w, gram, pattern), gram)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "0.5@row", "0.5@matrix"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_eora_adds_the_exact_correction(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    s, low_rank = twins.eora(w, gram, pattern, 6)
+    ours = run("eora", layer.w, layer.gram, pattern, 6)
+    assert ours.report.loss == pytest.approx(twins.loss(w, s + low_rank, gram), rel=0.02)
+
+
+def alternating_losses(layer: Any, method: str, twin: Callable[..., Any], pattern: str, turns: int) -> list[float]:
+    """Of the twin, of ours with the published steps, of ours as it is."""
+    w, gram = layer.w.double().numpy(), layer.gram.double().numpy()
+    published = {"iterations": turns, "momentum": 0, "low_rank_steps": 40}
+    if method == "hassle_free":
+        published["refit_steps"] = 0
+    losses = [twins.loss(w, sum(twin(w, gram, pattern, 6, turns)), gram)]
+    for options in (published, {"iterations": turns}):
+        found = decompose([layer.w], layer.gram, method=method, pattern=pattern, ranks=[6], options=options)
+        losses.append(found[0].report.loss)
+    return losses
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "0.5@row", "0.5@matrix"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_hassle_free_follows_its_twin(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    twin, published, ours = alternating_losses(layer, "hassle_free", twins.hassle_free, pattern, 20)
+    assert published <= 1.25 * twin  # paths part where rounding decides
+    assert ours <= 0.9 * twin
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "0.5@row", "0.5@matrix"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_oats_follows_its_twin(make_layer: Callable[..., Any], problem: str, pattern: str) -> None:
+    layer = make_layer(**PROBLEMS[problem])
+    twin, published, ours = alternating_losses(layer, "oats", twins.oats, pattern, 80)
+    assert published <= 1.25 * twin
+    assert ours <= 0.95 * twin
+
+
 def test_the_exact_low_rank_step_of_the_twin_is_optimal(make_layer: Callable[..., Any]) -> None:
     """Guards the reference itself: no perturbation of the same rank lowers the loss."""
     layer = make_layer(20, 24, tokens=60)

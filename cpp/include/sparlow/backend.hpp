@@ -71,6 +71,7 @@ struct AdmmStep {
   double dual_scale = 1;  // the new dual is multiplied by it: old over new penalty
   Pattern pattern;
   std::vector<Index> row_counts;  // rows of each stacked matrix; a whole-matrix pattern is applied to each
+  bool negated = false;           // residual comes in as z - a: what the last step left when l = 0
 };
 
 // Conjugate gradients (Polak-Ribiere, one direction and step length per row) on min tr((gap - l) h (gap - l)^T) over
@@ -84,6 +85,17 @@ struct CgState {
   ConstView product;  // direction h: what the caller provides before move
   ConstMaskView mask;
   View norms;  // rows x 1: squared row norms of residual
+};
+
+// Prunes columns from left to right; what an entry loses is made up by the columns to its right as well as they can
+// (optimal brain surgeon). u is the inverse factor of the Gram matrix, see Backend::inverse_factor.
+struct ColumnPruning {
+  View w;              // in: target of these columns; out: what is kept of it, adjusted on the way, zeros elsewhere
+  ConstView factor;    // columns x columns: the diagonal block of u that belongs to them
+  ConstView diagonal;  // 1 x columns: its diagonal
+  MaskView mask;       // what stays; chosen here for an n:m pattern (largest |w_j / u_jj| of a group), else given
+  View error;          // out: e_j = (w_j pruned) / u_jj; later columns k still owe sum_j e_j u_jk
+  Pattern pattern;
 };
 
 class Backend {
@@ -125,6 +137,9 @@ class Backend {
   // a = e diag(values) e^T with ascending values; e replaces a (columns are eigenvectors). a is small.
   void small_eigh(View a, View values);
   std::unique_ptr<GramFactor> factor(ConstView gram);
+  // u upper triangular with gram^-1 = u^T u; diagonal (1 x n) that of u. Throws Error(numerical) when gram is not
+  // positive definite.
+  void inverse_factor(ConstView gram, View u, View diagonal);
 
   // Reductions (f64 accumulation) --------------------------------------------------------------------------
   bool fetch_all_finite(ConstView x);
@@ -144,9 +159,12 @@ class Backend {
 
   // Composites ---------------------------------------------------------------------------------------------
   void admm_step(GramFactor& factor, AdmmStep& step);
+  // Between steps: the dual and the velocity times dual_scale, residual = w - a.
+  void admm_reflect(AdmmStep& step);
   void cg_start(CgState& state);  // residual, norms, first direction
   void cg_move(CgState& state);   // best step along direction in every row: updates gap and gradient
   void cg_turn(CgState& state);   // next residual, norms and direction
+  void prune_columns(ColumnPruning& block);
 
  protected:
   friend class BackendDecorator;
@@ -167,6 +185,7 @@ class Backend {
   virtual void do_orthonormalise(View y) = 0;
   virtual void do_small_eigh(View a, View values) = 0;
   virtual std::unique_ptr<GramFactor> do_factor(ConstView gram) = 0;
+  virtual void do_inverse_factor(ConstView gram, View u, View diagonal) = 0;
   virtual bool do_all_finite(ConstView x) = 0;
   virtual double do_dot(ConstView x, ConstView y) = 0;
   virtual double do_quadratic(ConstView e, ConstView gram) = 0;
@@ -175,9 +194,11 @@ class Backend {
   virtual Index do_changed(ConstMaskView a, ConstMaskView b) = 0;
   virtual void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) = 0;
   virtual void do_admm_step(GramFactor& factor, AdmmStep& step);
+  virtual void do_admm_reflect(AdmmStep& step);
   virtual void do_cg_start(CgState& state) = 0;
   virtual void do_cg_move(CgState& state) = 0;
   virtual void do_cg_turn(CgState& state) = 0;
+  virtual void do_prune_columns(ColumnPruning& block);
 };
 
 // device: "cpu", "cuda" or "cuda:N". stream: a native stream handle to borrow (0: the backend's own or default).

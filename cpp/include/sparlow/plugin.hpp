@@ -8,7 +8,7 @@
 namespace sparlow {
 
 // Changes with every change of Backend or GramFactor: the plugin derives from them.
-constexpr int kPluginAbi = 1;
+constexpr int kPluginAbi = 2;
 
 constexpr const char* kPluginFile = "libsparlow_cuda.so.0";
 constexpr const char* kPluginAbiSymbol = "sparlow_cuda_abi";

@@ -73,6 +73,10 @@ class ScaledGram {
   // size of a scaled weight says what pruning it costs once the others have adjusted.
   void scale_by_leverage();
 
+  // u upper triangular with scaled^-1 = u^T u; made at the first call. Raises the damping like set_shift.
+  ConstView inverse_factor();
+  ConstView inverse_factor_diagonal() const { return inverse_factor_diagonal_.view(); }  // 1 x d_in
+
   // Prepares the smoother for `shift`. While the matrix is not positive definite a share of its diagonal is added to
   // it, 1e-6 at first, then tenfold. Throws Error(numerical) when all damping together would pass 1.
   void set_shift(double shift);
@@ -80,12 +84,14 @@ class ScaledGram {
  private:
   void build();
   void rescale(const std::vector<double>& unpredicted);
+  // Calls attempt, with ever more damping while it finds the matrix indefinite.
+  void while_raising(const std::function<void()>& attempt);
 
   Backend& backend_;
   ConstView gram_;
   Damping damping_;
   std::vector<float> diagonal_, scaled_diagonal_;
-  Matrix scaled_, scale_, inverse_scale_, norms_;
+  Matrix scaled_, scale_, inverse_scale_, norms_, inverse_factor_, inverse_factor_diagonal_;
   std::unique_ptr<GramFactor> factor_;
   Index dead_columns_ = 0;
   double raised_ = 0;  // extra share of the scaled diagonal, added when a factorisation failed

@@ -13,7 +13,7 @@
 namespace sparlow {
 
 struct OptionSpec {
-  enum class Kind { integer, real, flag };
+  enum class Kind { integer, real, flag, choice };
 
   const char* name;
   Kind kind;
@@ -21,6 +21,7 @@ struct OptionSpec {
   double low;
   double high;
   const char* doc;
+  std::span<const std::string_view> choices = {};  // of a choice, whose value is an index;
 };
 
 using OptionValues = std::map<std::string, double, std::less<>>;
@@ -44,6 +45,8 @@ std::span<const Method> methods();
 const Method& find_method(std::string_view name);
 // Defaults filled in. Throws Error(invalid_argument) for unknown names and values out of range.
 OptionValues resolve_options(const Method& method, const OptionValues& given);
+// The value of a choice by its name. Throws Error(invalid_argument) with the names there are.
+double option_value(const Method& method, std::string_view option, std::string_view text);
 
 // What a method works on; the driver fills in everything but the factors.
 struct SolverContext {

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from sparlow.cli.output import JsonFlag, show
 from sparlow.report import methods_table, number_text, table
+from sparlow.solve import OptionInfo
 from sparlow.solve import methods as registry
 
 
@@ -17,8 +18,12 @@ def methods(as_json: JsonFlag = False) -> None:
 
 def _options_table() -> Table:
     rows = (
-        (method.name, option.name, option.kind, number_text(option.default), option.doc)
+        (method.name, option.name, option.kind, _default(option), option.doc)
         for method in registry()
         for option in method.options.values()
     )
     return table(("method", "option", "kind", "default", "meaning"), rows, text_columns=5)
+
+
+def _default(option: OptionInfo) -> str:
+    return option.default if isinstance(option.default, str) else number_text(option.default)
