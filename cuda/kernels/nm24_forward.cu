@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "nm24_decode.cuh"
+#include "nm24.hpp"
 #include "nm24_plan.hpp"
 #include "nm24_wide.cuh"
 

@@ -65,8 +65,9 @@ __device__ __forceinline__ void consume(float (&acc)[Shape::kTiles][4], const Fo
     barrier_wait(&ring.barriers.t_full, turn % 2);
     multiply_rank_stage<T, Shape>(acc, ring.stage(i), ring.t(), warp,
                                   min(a.rank_steps - work.rank_step(i), kStageRankSteps), lane);
+    barrier_arrive(&ring.barriers.t_empty);
     __syncwarp();
-    if (lane == 0) barrier_arrive(ring.empty(i)), barrier_arrive(&ring.barriers.t_empty);
+    if (lane == 0) barrier_arrive(ring.empty(i));
   }
 }
 
