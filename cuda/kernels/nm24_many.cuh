@@ -5,7 +5,7 @@
 // The two blocks of a cluster have the same tokens and copy one half of x each into both.
 #pragma once
 
-#include "nm24_inner.cuh"
+#include "nm24_many_inner.cuh"
 #include "nm24_warpgroup_many.cuh"
 
 namespace sparlow::kernels {
@@ -18,12 +18,11 @@ struct ManyArgs {
   int d_out, tokens;
   int column_blocks;
   int rank_steps;  // of one part
-  int t_columns;   // of one part of t: [step of 64 ranks][high, low][64]
+  int t_columns;   // of one part of t, as many_inner_kernel leaves it
   int part_end[kMaxParts - 1];
 };
 
 constexpr int kManyRows = 128, kManyBand = 8;  // token tiles that share a sweep over the rows
-constexpr int kRankStage = 64;                 // ranks of one stage
 
 template <int kTokens_, int kCluster_, int kXStages_, int kWeightStages_>
 struct ManyShape {
@@ -155,6 +154,7 @@ struct ManyProducer {
                 static_cast<std::size_t>(a.column_blocks) * kBlockUnits, kBlockBytes);
       copy_x(x_map, i * kColumnBlock), copy_x(x_map, i * kColumnBlock + 64);
     }
+    wait_for_previous_kernel();  // which made t; x is older
     for (int step = 0; step < a.rank_steps; step += kRankStage / kRankBlock) {
       const int column = work.part * a.t_columns + step / (kRankStage / kRankBlock) * 2 * kRankStage;
       copy_rows(a.u + step * 64, static_cast<std::size_t>(a.rank_steps) * 64,
