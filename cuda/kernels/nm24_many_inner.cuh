@@ -8,7 +8,7 @@
 namespace sparlow::kernels {
 
 constexpr int kManyInnerSplits = 8, kManyInnerWarps = 8;
-constexpr int kRankStage = 64, kRankTiles = kRankStage / kRankBlock;  // ranks of one block
+constexpr int kRankStage = kManyRankStage, kRankTiles = kRankStage / kRankBlock;  // ranks of one block
 
 struct ManyInnerArgs {
   const uint4* v;
@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(kManyInnerWarps * 32) many_inner_kernel(const 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, split = blockIdx.x, stage = blockIdx.z;
   const int first_rank_step = stage % a.stages_per_part * kRankTiles;
   const int rank_tile = stage / a.stages_per_part * a.rank_steps + first_rank_step;
-  allow_next_kernel();
   wait_for_previous_kernel();
+  allow_next_kernel();  // not earlier: who starts then may read what was there before
   const ManyInner<T, kTiles> inner{a, a.v + static_cast<std::size_t>(rank_tile) * a.steps * 64 + lane,
                                    min(a.rank_steps - first_rank_step, kRankTiles),
                                    static_cast<int>(blockIdx.y) * kTokens + warp * 8 * kTiles, lane};
