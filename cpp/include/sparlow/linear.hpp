@@ -1,8 +1,8 @@
 // Linear layers that stay compressed while they run: y = x (s + u v)ᵀ + bias with s 2:4 (format nm24).
 //
-// A device has a layout of its own for the four tensors of a checkpoint. `pack` fills one buffer with it, `unpack` gives
-// back the checkpoint's bits. Calls only enqueue work on `stream`, allocate nothing once a number of tokens was seen,
-// and may be captured in a CUDA graph.
+// A device has a layout of its own for the four tensors of a checkpoint. `pack` fills one buffer with it, `unpack`
+// gives back the checkpoint's bits. Calls only enqueue work on `stream`, allocate nothing once a number of tokens was
+// seen, and may be captured in a CUDA graph.
 #pragma once
 
 #include <cstdint>
