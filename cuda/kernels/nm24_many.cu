@@ -8,13 +8,11 @@
 namespace sparlow::kernels {
 namespace {
 
-// Groups of 128 tokens read v half as often; groups of 64 give few tokens more blocks.
-constexpr int kTokensForLargeGroups = 1024;
-
-template <typename T, int kTiles>
+template <typename T, int kTiles, int kTokenWarps>
 cudaError_t launch_inner(const ManyInnerArgs& a, int stages, bool overlap, cudaStream_t stream) {
-  const dim3 grid(kManyInnerSplits, blocks(a.tokens, 8 * kTiles * kManyInnerWarps), stages);
-  return launch(many_inner_kernel<T, kTiles>, grid, kManyInnerWarps * 32, 0, kManyInnerSplits, overlap, stream, a);
+  const dim3 grid(kManyInnerSplits, blocks(a.tokens, ManyInnerShape<kTiles, kTokenWarps>::kTokens), stages);
+  return launch(many_inner_kernel<T, kTiles, kTokenWarps>, grid, kManyInnerWarps * 32, 0, kManyInnerSplits, overlap,
+                stream, a);
 }
 
 template <typename T>
@@ -26,8 +24,10 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t str
   a.rank_steps = blocks(shape.rank, kRankBlock), a.stages_per_part = blocks(shape.rank, kRankStage);
   a.t_columns = shape.parts * many_t_columns(shape);
   const int stages = shape.parts * a.stages_per_part;
-  return call.tokens >= kTokensForLargeGroups ? launch_inner<T, 2>(a, stages, call.overlap, stream)
-                                              : launch_inner<T, 1>(a, stages, call.overlap, stream);
+  // The more tokens a block has, the less often v is read; the fewer, the more blocks there are.
+  if (call.tokens <= 512) return launch_inner<T, 2, 1>(a, stages, call.overlap, stream);
+  if (call.tokens <= 1024) return launch_inner<T, 2, 2>(a, stages, call.overlap, stream);
+  return launch_inner<T, 2, 8>(a, stages, call.overlap, stream);
 }
 
 ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {
@@ -47,7 +47,7 @@ ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {
 template <typename T, int kConfig>
 cudaError_t outer(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t stream) {
   constexpr ManyConfig config = kManyConfigs[kConfig];
-  using Shape = ManyShape<config.tokens, config.cluster, config.x_stages, config.weight_stages>;
+  using Shape = ManyShape<config.tokens, config.cluster, config.splits, config.x_stages, config.weight_stages>;
   const ManyArgs a = make_args(shape, call);
   CUtensorMap x_map, t_map;
   constexpr int kBox = config.tokens / config.cluster;
@@ -57,8 +57,9 @@ cudaError_t outer(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t str
     status = map_rows<T>(call.scratch, shape.parts * a.t_columns, call.tokens, kBox, t_map);
   if (status != cudaSuccess) return status;
   const int row_blocks = blocks(blocks(a.d_out, kManyRows), config.cluster) * config.cluster;
-  return launch(many_kernel<T, Shape>, dim3(row_blocks * blocks(a.tokens, config.tokens)), Shape::kThreads,
-                Shape::kSharedBytes, config.cluster, shape.rank > 0 || call.overlap, stream, a, x_map, t_map);
+  return launch(many_kernel<T, Shape>, dim3(row_blocks * config.splits * blocks(a.tokens, config.tokens)),
+                Shape::kThreads, Shape::kSharedBytes, config.cluster * config.splits, shape.rank > 0 || call.overlap,
+                stream, a, x_map, t_map);
 }
 
 template <typename T, int... kConfig>

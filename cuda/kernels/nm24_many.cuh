@@ -5,10 +5,23 @@
 #pragma once
 
 #include "nm24_many_load.cuh"
+#include "nm24_store.cuh"
 
 namespace sparlow::kernels {
 
 #if SPARLOW_SM90
+
+// A warp's 16 rows of a block of weights.
+struct Direct {
+  uint4 values[4];
+  uint2 positions;
+
+  __device__ __forceinline__ void load(const uint4* block, int warp, int lane) {
+#pragma unroll
+    for (int s = 0; s < 4; ++s) values[s] = __ldcg(block + (warp % 2 * 4 + s) * 32 + lane);
+    positions = __ldcg(reinterpret_cast<const uint2*>(block + kValueUnits + lane) + warp % 2);
+  }
+};
 
 // A consumer warp.
 template <typename T, typename Shape>
@@ -24,8 +37,7 @@ struct ManyConsumer {
     return reinterpret_cast<const uint4*>(rings.weights(weights_turn.slot) + warp / 2 * kBlockBytes) + lane;
   }
   __device__ __forceinline__ void release_weights() {
-    __syncwarp();
-    if (lane == 0) barrier_arrive(&rings.barriers.weights_empty[weights_turn.slot]);
+    barrier_arrive_warp(&rings.barriers.weights_empty[weights_turn.slot], lane);
     weights_turn.next();
   }
   __device__ __forceinline__ std::uint64_t acquire_x() {
@@ -65,22 +77,45 @@ struct ManyConsumer {
     half(values[2], values[3], positions.y, true);
   }
   __device__ __forceinline__ void columns(int count) {
+    if (count == 0) return;
     uint4 even[4], odd[4];  // the products still running read the other one
     int i = 0;
     for (; i + 1 < count; i += 2) block(even, i > 0), block(odd, true);
     if (i < count) block(even, i > 0);
+    finish_columns();
+  }
+  __device__ __forceinline__ void finish_columns() {
     warpgroup_wait_until<0>();
     pin<Shape::kTiles>(acc);
     release_x();
   }
-  __device__ __forceinline__ void ranks(int steps) {
+  // weights: this warp's of the first block. Loads are a block and a half ahead of their use.
+  __device__ __forceinline__ void direct_columns(const uint4* weights, int count) {
+    if (count == 0) return;
+    Direct even, odd;
+    even.load(weights, warp, lane);
+    if (count > 1) odd.load(weights + kBlockUnits, warp, lane);
+    for (int i = 0; i < count; i += 2, weights += 2 * kBlockUnits) {
+      half(even.values[0], even.values[1], even.positions.x, i > 0);
+      if (i > 0 && i + 1 < count) odd.load(weights + kBlockUnits, warp, lane);
+      half(even.values[2], even.values[3], even.positions.y, true);
+      if (i + 1 >= count) break;
+      half(odd.values[0], odd.values[1], odd.positions.x, true);
+      if (i + 2 < count) even.load(weights + 2 * kBlockUnits, warp, lane);
+      half(odd.values[2], odd.values[3], odd.positions.y, true);
+    }
+    finish_columns();
+  }
+  // direct_u: this warp's rows of u, unless they come through the ring.
+  __device__ __forceinline__ void ranks(const uint4* direct_u, int steps) {
     constexpr int kSteps = kRankStage / kRankBlock;
     for (int first = 0; first < steps; first += kSteps) {
-      const uint4* u = acquire_weights() + warp % 2 * 32;
+      const uint4* u = Shape::kDirect ? direct_u + first * 64 + lane : acquire_weights();
       uint4 rows[kSteps];
 #pragma unroll
-      for (int s = 0; s < kSteps; ++s) rows[s] = first + s < steps ? u[2 * s * 32] : make_uint4(0, 0, 0, 0);
-      release_weights();
+      for (int s = 0; s < kSteps; ++s)
+        rows[s] = first + s < steps ? u[(2 * s + warp % 2) * 32] : make_uint4(0, 0, 0, 0);
+      if constexpr (!Shape::kDirect) release_weights();
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const std::uint64_t t = acquire_x();
@@ -132,18 +167,58 @@ __device__ __forceinline__ void store_sums_of_group(const unsigned char* shared,
   }
 }
 
+// A warpgroup's rows of y.
+template <typename T, typename Shape>
+__device__ __forceinline__ void finish_group(unsigned char* shared, const float (&acc)[Shape::kTiles][4],
+                                             const ManyArgs& a, const ManyWork& work, int warp, int lane) {
+  const int group = warp / 4, first_row = work.first_row_block * kRowBlock + group * 64;
+  unsigned char* mine = shared + group * Shape::kXBytes;
+  stage_sums<T, Shape>(mine, acc, a, first_row, warp, lane);
+  meet(2 + group, 128);
+  store_sums_of_group<T, Shape>(mine, a, first_row, work.first_token, threadIdx.x % 128);
+}
+
+// Sums of all splits: every block lays its own into shared memory, [token][row], and adds up a share of the tokens.
+template <typename Shape>
+__device__ __forceinline__ void stage_split(float* sums, const float (&acc)[Shape::kTiles][4], int warp, int lane) {
+#pragma unroll
+  for (int t = 0; t < Shape::kTiles; ++t)
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      sums[(8 * t + lane % 4 * 2 + i % 2) * Shape::kSumStride + warp * 16 + lane / 4 + i / 2 * 8] = acc[t][i];
+}
+template <typename T, typename Shape>
+__device__ __forceinline__ void store_split(const float* sums, const ManyArgs& a, const ManyWork& work, int thread) {
+  constexpr int kQuads = kManyRows / 4, kShare = Shape::kTokens / Shape::kSplits;
+  for (int e = thread; e < kShare * kQuads; e += Shape::kThreads) {
+    const int local = work.rank * kShare + e / kQuads, token = work.first_token + local;
+    if (token >= a.tokens) break;
+    const auto* from = reinterpret_cast<const float4*>(sums + local * Shape::kSumStride) + e % kQuads;
+    float4 sum{};
+#pragma unroll
+    for (int s = 0; s < Shape::kSplits; ++s) add(sum, load_in_cluster(from, s));
+    store_four<T>(a, token, work.first_row_block * kRowBlock + e % kQuads * 4, sum);
+  }
+}
+
 template <typename Shape>
 __device__ __forceinline__ ManyWork many_work(const ManyArgs& a) {
-  const int cluster = static_cast<int>(blockIdx.x) / Shape::kCluster;
+  constexpr int kBlocks = Shape::kCluster * Shape::kSplits;
+  const int cluster = static_cast<int>(blockIdx.x) / kBlocks;
   const int row_groups = blocks(blocks(a.d_out, kManyRows), Shape::kCluster);
   const int token_tiles = blocks(a.tokens, Shape::kTokens);
   const int band = cluster / (row_groups * kManyBand), rest = cluster - band * row_groups * kManyBand;
   const int width = min(kManyBand, token_tiles - band * kManyBand);
   ManyWork work{};
-  work.rank = Shape::kCluster == 1 ? 0 : cluster_rank();
-  work.first_row_block = (rest / width * Shape::kCluster + work.rank) * Shape::kRowBlocks;
+  work.rank = kBlocks == 1 ? 0 : cluster_rank();
+  work.first_row_block = (rest / width * Shape::kCluster + (Shape::kCluster > 1 ? work.rank : 0)) * Shape::kRowBlocks;
   work.first_token = (band * kManyBand + rest % width) * Shape::kTokens;
   for (int i = 0; i < kMaxParts - 1; ++i) work.part += work.first_row_block >= a.part_end[i];
+  const int split = Shape::kSplits > 1 ? work.rank : 0;
+  const int units = a.column_blocks + 2 * blocks(a.rank_steps, kRankTiles);  // a stage of ranks costs two of columns
+  work.first_column = min(units * split / Shape::kSplits, a.column_blocks);
+  work.last_column = min(units * (split + 1) / Shape::kSplits, a.column_blocks);
+  if (split == Shape::kSplits - 1) work.last_column = a.column_blocks, work.rank_steps = a.rank_steps;
   return work;
 }
 
@@ -161,24 +236,32 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = warp / 4;
   if (threadIdx.x == 0) rings.init();
   __syncthreads();
-  if constexpr (Shape::kCluster > 1) cluster_arrive(), cluster_wait();
+  if constexpr (Shape::kCluster > 1)
+    cluster_arrive_relaxed(), cluster_wait();  // barriers exist before they are signalled
   const ManyWork work = many_work<Shape>(a);
+  auto* sums = reinterpret_cast<float*>(shared);
   if (group == 2) {
     fewer_registers<40>();
     if (warp == 8 && lane == 0) ManyProducer<Shape>{a, &x_map, &t_map, rings, work}.run();
   } else {
     more_registers<232>();
     ManyConsumer<T, Shape> consumer{rings, warp, lane};
-    consumer.columns(a.column_blocks);
-    consumer.ranks(a.rank_steps);
+    const std::size_t row_block = min(work.first_row_block + warp / 2, blocks(a.d_out, kRowBlock) - 1);
+    const int columns = work.last_column - work.first_column;
+    if constexpr (Shape::kDirect)
+      consumer.direct_columns(a.weights + (row_block * a.column_blocks + work.first_column) * kBlockUnits, columns);
+    else consumer.columns(columns);
+    consumer.ranks(a.u + row_block * a.rank_steps * 64, work.rank_steps);
     meet(1, 256);  // both groups are done with the rings
-    const int first_row = work.first_row_block * kRowBlock + group * 64;
-    unsigned char* mine = shared + group * Shape::kXBytes;
-    stage_sums<T, Shape>(mine, consumer.acc, a, first_row, warp, lane);
-    meet(2 + group, 128);
-    store_sums_of_group<T, Shape>(mine, a, first_row, work.first_token, threadIdx.x % 128);
+    if constexpr (Shape::kSplits == 1) finish_group<T, Shape>(shared, consumer.acc, a, work, warp, lane);
+    else stage_split<Shape>(sums, consumer.acc, warp, lane);
   }
-  if constexpr (Shape::kCluster > 1) cluster_arrive(), cluster_wait();  // the other block may still signal here
+  if constexpr (Shape::kSplits > 1) {
+    cluster_arrive(), cluster_wait();
+    store_split<T, Shape>(sums, a, work, threadIdx.x);
+    cluster_arrive_relaxed(), cluster_wait();  // nobody leaves while its sums are read
+  }
+  if constexpr (Shape::kCluster > 1) cluster_arrive_relaxed(), cluster_wait();  // the other block may still signal here
 #endif
 }
 

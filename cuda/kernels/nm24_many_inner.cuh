@@ -69,14 +69,15 @@ struct ManyInner {
         mma_dense<T>(acc[r][t], s.v[r][1], s.x[t].z, s.x[t].w);
       }
   }
-  __device__ __forceinline__ void run(float (&acc)[kRankTiles][kTiles][4], int begin, int end) const {
+  // Every `stride`-th step.
+  __device__ __forceinline__ void run(float (&acc)[kRankTiles][kTiles][4], int begin, int end, int stride) const {
     ManyInnerStep<kTiles> even, odd;
     if (begin < end) load(even, begin);
-    for (int s = begin; s < end; s += 2) {
-      if (s + 1 < end) load(odd, s + 1);
+    for (int s = begin; s < end; s += 2 * stride) {
+      if (s + stride < end) load(odd, s + stride);
       multiply(acc, even);
-      if (s + 2 < end) load(even, s + 2);
-      if (s + 1 < end) multiply(acc, odd);
+      if (s + 2 * stride < end) load(even, s + 2 * stride);
+      if (s + stride < end) multiply(acc, odd);
     }
   }
 };
@@ -93,45 +94,76 @@ __device__ __forceinline__ void store_t(const ManyInnerArgs& a, int token, int s
 
 #endif  // SPARLOW_SM90
 
-// Grid: (kManyInnerSplits, groups of 64 kTiles tokens, stages of ranks of all parts), clusters along the first.
-template <typename T, int kTiles>
+template <int kTiles, int kTokenWarps>
+struct ManyInnerShape {
+  static constexpr int kTokens = 8 * kTiles * kTokenWarps, kColumnWarps = kManyInnerWarps / kTokenWarps;
+  static constexpr int kStride = kRankStage + 4, kQuads = kRankStage / 4;
+};
+
+// Sums of a block's column warps into those of the first.
+template <typename Shape>
+__device__ __forceinline__ void add_column_warps(float* sums) {
+  if constexpr (Shape::kColumnWarps > 1) {
+    __syncthreads();
+    constexpr int kOf = Shape::kTokens * Shape::kStride / 4;
+    auto* quads = reinterpret_cast<float4*>(sums);
+    for (int e = threadIdx.x; e < kOf; e += kManyInnerWarps * 32) {
+      float4 sum = quads[e];
+#pragma unroll
+      for (int w = 1; w < Shape::kColumnWarps; ++w) {
+        const float4 part = quads[w * kOf + e];
+        sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+      }
+      quads[e] = sum;
+    }
+  }
+}
+
+// Grid: (kManyInnerSplits, groups of 8 kTiles kTokenWarps tokens, stages of ranks of all parts), clusters along the
+// first. The other warps of a block share its columns: for few tokens all of them do, so that everything is asked for
+// at once.
+template <typename T, int kTiles, int kTokenWarps>
 __global__ void __launch_bounds__(kManyInnerWarps * 32) many_inner_kernel(const ManyInnerArgs a) {
 #if SPARLOW_SM90
-  constexpr int kTokens = 8 * kTiles * kManyInnerWarps, kStride = kRankStage + 4, kQuads = kRankStage / 4;
-  __shared__ __align__(16) float sums[kTokens * kStride];
+  using Shape = ManyInnerShape<kTiles, kTokenWarps>;
+  __shared__ __align__(16) float sums[Shape::kColumnWarps * Shape::kTokens * Shape::kStride];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, split = blockIdx.x, stage = blockIdx.z;
+  const int token_warp = warp % kTokenWarps, column_warp = warp / kTokenWarps;
+  const int first_token = static_cast<int>(blockIdx.y) * Shape::kTokens;
   const int first_rank_step = stage % a.stages_per_part * kRankTiles;
   const int rank_tile = stage / a.stages_per_part * a.rank_steps + first_rank_step;
   wait_for_previous_kernel();
   allow_next_kernel();  // not earlier: who starts then may read what was there before
   const ManyInner<T, kTiles> inner{a, a.v + static_cast<std::size_t>(rank_tile) * a.steps * 64 + lane,
                                    min(a.rank_steps - first_rank_step, kRankTiles),
-                                   static_cast<int>(blockIdx.y) * kTokens + warp * 8 * kTiles, lane};
+                                   first_token + token_warp * 8 * kTiles, lane};
   float acc[kRankTiles][kTiles][4] = {};
-  inner.run(acc, a.steps * split / kManyInnerSplits, a.steps * (split + 1) / kManyInnerSplits);
+  inner.run(acc, a.steps * split / kManyInnerSplits + column_warp, a.steps * (split + 1) / kManyInnerSplits,
+            Shape::kColumnWarps);
 #pragma unroll
   for (int r = 0; r < kRankTiles; ++r)
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        sums[(warp * 8 * kTiles + 8 * t + lane % 4 * 2 + i % 2) * kStride + r * 16 + lane / 4 + i / 2 * 8] =
-            acc[r][t][i];
+        sums[((column_warp * kTokenWarps + token_warp) * 8 * kTiles + 8 * t + lane % 4 * 2 + i % 2) * Shape::kStride +
+             r * 16 + lane / 4 + i / 2 * 8] = acc[r][t][i];
+  add_column_warps<Shape>(sums);
   cluster_arrive(), cluster_wait();
-  constexpr int kMine = kTokens / kManyInnerSplits;  // tokens this block adds up
-  for (int e = threadIdx.x; e < kMine * kQuads; e += kManyInnerWarps * 32) {
-    const int local = split * kMine + e / kQuads, token = blockIdx.y * kTokens + local;
+  constexpr int kMine = Shape::kTokens / kManyInnerSplits;  // tokens this block adds up
+  for (int e = threadIdx.x; e < kMine * Shape::kQuads; e += kManyInnerWarps * 32) {
+    const int local = split * kMine + e / Shape::kQuads, token = first_token + local;
     if (token >= a.tokens) break;
-    const auto* from = reinterpret_cast<const float4*>(sums + local * kStride) + e % kQuads;
+    const auto* from = reinterpret_cast<const float4*>(sums + local * Shape::kStride) + e % Shape::kQuads;
     float4 sum{};
 #pragma unroll
     for (int s = 0; s < kManyInnerSplits; ++s) {
       const float4 part = load_in_cluster(from, s);
       sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
     }
-    store_t<T>(a, token, stage, e % kQuads * 4, sum);
+    store_t<T>(a, token, stage, e % Shape::kQuads * 4, sum);
   }
-  cluster_arrive(), cluster_wait();  // nobody leaves while its sums are read
+  cluster_arrive_relaxed(), cluster_wait();  // nobody leaves while its sums are read
 #endif
 }
 

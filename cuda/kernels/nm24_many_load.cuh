@@ -19,21 +19,31 @@ struct ManyArgs {
   int part_end[kMaxParts - 1];
 };
 
+constexpr int kPrefetch = 6;  // column blocks ahead
 constexpr int kManyBand = 8;  // token tiles that share a sweep over the rows
 
-template <int kTokens_, int kCluster_, int kXStages_, int kWeightStages_>
+// Blocks of a cluster share x (kCluster) or split the columns (kSplits).
+// Without stages for them, weights go straight into registers, through fewer hands.
+template <int kTokens_, int kCluster_, int kSplits_, int kXStages_, int kWeightStages_>
 struct ManyShape {
-  static constexpr int kTokens = kTokens_, kCluster = kCluster_, kXStages = kXStages_, kWeightStages = kWeightStages_;
+  static constexpr int kTokens = kTokens_, kCluster = kCluster_, kSplits = kSplits_;
+  static constexpr int kXStages = kXStages_, kWeightStages = kWeightStages_;
+  static constexpr bool kDirect = kWeightStages == 0;
+  static_assert(kCluster == 1 || kSplits == 1);
   static constexpr int kTiles = kTokens / 8, kWarps = 8, kThreads = (kWarps + 4) * 32;
   static constexpr int kXBytes = kTokens * 128, kRowBlocks = kManyRows / kRowBlock;
   static constexpr int kWeightBytes = kRowBlocks * kBlockBytes;
   static constexpr int kSharedBytes = kXStages * kXBytes + kWeightStages * kWeightBytes + 1024;
-  static_assert(kSharedBytes <= 227 * 1024 && kXStages >= 2);  // sums take the place of two stages of x
+  static constexpr int kSumStride = kManyRows + 4;             // lanes of a quad fall into different banks
+  static_assert(kSharedBytes <= 227 * 1024 && kXStages >= 2);  // sums take the place of two stages of x,
+  static_assert(kSplits == 1 || kTokens * kSumStride * 4 <= kSharedBytes - 1024);  // or of all
 };
 
-// Where a block stands.
+// Where a block stands, and its share of the columns and ranks.
 struct ManyWork {
   int first_row_block, first_token, part;
+  int first_column, last_column;  // blocks
+  int rank_steps;
   unsigned rank;  // in the cluster
 };
 
@@ -44,9 +54,9 @@ __device__ __forceinline__ unsigned cluster_rank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
+// Says that products are done with shared memory, which needs no fence; one for the cluster would take a microsecond.
 __device__ __forceinline__ void barrier_arrive_in_cluster(Barrier* b, unsigned rank) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address_in_cluster(b, rank))
-               : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address_in_cluster(b, rank)) : "memory");
 }
 // To the same place in every block of `blocks`, one bit each; bytes count towards the barrier of each.
 __device__ __forceinline__ void tensor_copy_to_cluster(void* shared, const CUtensorMap* map, int column, int row,
@@ -78,7 +88,7 @@ __device__ __forceinline__ void store_matrices(void* address, const uint4& r) {
 template <typename Shape>
 struct ManyBarriers {
   Barrier x_full[Shape::kXStages], x_empty[Shape::kXStages];
-  Barrier weights_full[Shape::kWeightStages], weights_empty[Shape::kWeightStages];
+  Barrier weights_full[Shape::kWeightStages + Shape::kDirect], weights_empty[Shape::kWeightStages + Shape::kDirect];
 };
 
 // Stage i of either ring: of x two for each of the weights.
@@ -91,7 +101,8 @@ struct ManyRings {
     for (int s = 0; s < Shape::kXStages; ++s)
       barrier_init(&barriers.x_full[s], 1), barrier_init(&barriers.x_empty[s], Shape::kWarps * Shape::kCluster);
     for (int s = 0; s < Shape::kWeightStages; ++s)
-      barrier_init(&barriers.weights_full[s], 1), barrier_init(&barriers.weights_empty[s], Shape::kWarps);
+      barrier_init(&barriers.weights_full[s], 1),
+          barrier_init(&barriers.weights_empty[s], Shape::kWarps * kWarpArrivals);
     barrier_init_done();
   }
   __device__ __forceinline__ unsigned char* x(int slot) const { return memory + slot * Shape::kXBytes; }
@@ -117,21 +128,29 @@ struct ManyProducer {
   const CUtensorMap *x_map, *t_map;
   const ManyRings<Shape>& rings;
   const ManyWork& work;
-  std::uint64_t policy = evict_first();
   Turn<Shape::kXStages> x_turn{};
   Turn<Shape::kWeightStages> weights_turn{};
   int last_row_block = blocks(a.d_out, kRowBlock) - 1;
 
   // Rows past the end are read again and not stored. from: of the first row block; stride: units to the next.
   __device__ __forceinline__ void copy_rows(const uint4* from, std::size_t stride, int bytes) {
+    if constexpr (Shape::kDirect) return;
     const int slot = weights_turn.slot;
     Barrier* full = &rings.barriers.weights_full[slot];
     barrier_wait(&rings.barriers.weights_empty[slot], weights_turn.parity ^ 1);
     barrier_expect(full, Shape::kRowBlocks * bytes);
     for (int r = 0; r < Shape::kRowBlocks; ++r)
       bulk_copy(rings.weights(slot) + r * kBlockBytes, from + min(work.first_row_block + r, last_row_block) * stride,
-                bytes, full, policy);
+                bytes, full);
     weights_turn.next();
+  }
+  // The consumers' loads should find their weights in L2.
+  __device__ __forceinline__ void prefetch_rows(int i) const {
+    if (i >= work.last_column) return;
+    for (int r = 0; r < Shape::kRowBlocks; ++r) {
+      const std::size_t row_block = min(work.first_row_block + r, last_row_block);
+      prefetch_to_l2(a.weights + (row_block * a.column_blocks + i) * kBlockUnits, kBlockBytes);
+    }
   }
   __device__ __forceinline__ void copy_x(const CUtensorMap* map, int column) {
     constexpr int kShare = Shape::kTokens / Shape::kCluster;
@@ -147,13 +166,14 @@ struct ManyProducer {
   }
   __device__ __forceinline__ void run() {
     if (a.rank_steps == 0) wait_for_previous_kernel();  // else it made t, and let this one start once x was there
-    for (int i = 0; i < a.column_blocks; ++i) {
+    for (int i = work.first_column; i < work.last_column; ++i) {
+      if constexpr (Shape::kDirect) prefetch_rows(i + kPrefetch);
       copy_rows(a.weights + static_cast<std::size_t>(i) * kBlockUnits,
                 static_cast<std::size_t>(a.column_blocks) * kBlockUnits, kBlockBytes);
       copy_x(x_map, i * kColumnBlock), copy_x(x_map, i * kColumnBlock + 64);
     }
-    wait_for_previous_kernel();
-    for (int step = 0; step < a.rank_steps; step += kRankStage / kRankBlock) {
+    if (work.rank_steps) wait_for_previous_kernel();
+    for (int step = 0; step < work.rank_steps; step += kRankStage / kRankBlock) {
       const int column = work.part * a.t_columns + step / (kRankStage / kRankBlock) * 2 * kRankStage;
       copy_rows(a.u + step * 64, static_cast<std::size_t>(a.rank_steps) * 64,
                 min(a.rank_steps - step, kRankStage / kRankBlock) * 1024);

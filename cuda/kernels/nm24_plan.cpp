@@ -47,7 +47,7 @@ bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device) 
 }
 
 void plan_many(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Device&) {
-  plan.variant = tokens <= 128 ? 0 : 2;
+  plan.variant = tokens <= 128 ? 0 : 4;
   plan.scratch = 2 * static_cast<std::size_t>(tokens) * shape.parts * many_t_columns(shape);
 }
 

@@ -63,10 +63,14 @@ constexpr int kWideConfigCount = sizeof kWideConfigs / sizeof kWideConfigs[0];
 
 struct ManyConfig {
   int tokens;   // of one block
-  int cluster;  // blocks that share x
+  int cluster;  // blocks that share x,
+  int splits;   // or columns
   int x_stages, weight_stages;
 };
-constexpr ManyConfig kManyConfigs[] = {{128, 1, 8, 4}, {128, 2, 8, 4}, {256, 1, 5, 3}, {256, 2, 5, 3}};
+constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 8, 4},  {128, 1, 2, 8, 4},  {128, 1, 4, 8, 4},  {128, 2, 1, 8, 4},
+                                       {256, 1, 1, 5, 3},  {256, 1, 2, 5, 3},  {256, 1, 4, 5, 3},  {256, 2, 1, 5, 3},
+                                       {128, 1, 1, 12, 0}, {128, 1, 2, 12, 0}, {128, 1, 4, 12, 0}, {128, 2, 1, 12, 0},
+                                       {256, 1, 1, 6, 0},  {256, 1, 2, 6, 0},  {256, 1, 4, 6, 0},  {256, 2, 1, 6, 0}};
 constexpr int kManyConfigCount = sizeof kManyConfigs / sizeof kManyConfigs[0];
 constexpr int kManyRows = 128;               // of one block
 constexpr int kManyRankStage = 64;           // t has columns for whole stages of ranks, twice: high and low parts
