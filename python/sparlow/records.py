@@ -103,7 +103,7 @@ class Plan:
 
     peak_bytes: estimated memory of the process at the worst moment. seconds: estimated time, every
     solver at its iteration limit, at the speed of a matrix product measured here. calibration_tokens: 0
-    if none are needed.
+    if none are needed. matching: what will be trained, in words; empty without matching.
     """
 
     layers: list[PlannedLayer]
@@ -111,6 +111,7 @@ class Plan:
     seconds: float
     calibration_tokens: int
     notes: list[str] = field(default_factory=list)
+    matching: str = ""
 
 
 class Progress(Protocol):

@@ -21,6 +21,7 @@ from sparlow.cli.generate import generate
 from sparlow.cli.inspect import inspect
 from sparlow.cli.methods import methods
 from sparlow.cli.output import Interrupted
+from sparlow.cli.reporting import report
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(compress)
 app.command("eval")(evaluate)
 app.command()(inspect)
+app.command()(report)
 app.command()(generate)
 app.command()(methods)
 app.command()(demo)

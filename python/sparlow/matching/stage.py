@@ -104,8 +104,8 @@ def trouble(record: MatchingRecord) -> str | None:
     """What the user should know about a matched block, None if all went well."""
     if record.lowered:
         return (
-            f"{record.block}: matching diverged {record.lowered} time(s); the best weights were taken back each time and "
-            f"the learning rate lowered, kept is epoch {record.best_epoch}; set a smaller matching.learning_rate"
+            f"{record.block}: matching diverged {record.lowered} time(s); each time the best weights were taken back "
+            f"and the learning rate lowered; kept is epoch {record.best_epoch}; set a smaller matching.learning_rate"
         )
     if record.best_epoch == 0:
         return f"{record.block}: matching did not lower the held-out loss; the block stays as it was compressed"
@@ -115,7 +115,7 @@ def trouble(record: MatchingRecord) -> str | None:
 def _record(block: Block, student: Student, trainer: Trainer, steps: int, seconds: float) -> MatchingRecord:
     return MatchingRecord(
         block=block.name,
-        parameters=sum(int((master != 0).sum()) for master in student.masters),
+        parameters=student.count,
         held_out_before=trainer.curve[0].held_out,
         held_out_after=trainer.best.held_out,
         best_epoch=trainer.best.number,

@@ -58,8 +58,17 @@ class Student:
         for parameter in self._norms.values():
             values = parameter.detach().to(device)
             self.parts.append(Part(parameter, [SparseTerm(values, dtype)]))
-        if not any(master.numel() for master in self.masters):
-            raise ValueError(f"{block.name}: nothing to train; leave 'matching' out of the recipe, or compress a layer")
+        if self.count == 0:
+            layers = ", ".join(self._layers) or "no compressed layer"
+            raise ValueError(
+                f"{block.name}: matching has nothing to train ({layers}: every entry of S is 0 and there is no "
+                f"low-rank part); keep more weights, set a rank, or leave 'matching' out of the recipe"
+            )
+
+    @property
+    def count(self) -> int:
+        """How many numbers are trained."""
+        return sum(term.count for part in self.parts for term in part.terms)
 
     @property
     def masters(self) -> list[Tensor]:

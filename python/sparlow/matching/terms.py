@@ -17,10 +17,11 @@ from torch import Tensor
 class Term(Protocol):
     """One addend of a weight [d_out, d_in].
 
-    masters: the trained tensors, float32; changed in place by the optimizer.
+    masters: the trained tensors, float32; changed in place by the optimizer. count: how many numbers may change.
     """
 
     masters: list[Tensor]
+    count: int
 
     def added(self, weight: Tensor | None) -> Tensor:
         """`weight` + this term, float32; `weight` may be overwritten, None means zero."""
@@ -38,7 +39,8 @@ class SparseTerm:
     def __init__(self, s: Tensor, dtype: torch.dtype) -> None:
         """s: any shape; dtype: in which gradients arrive."""
         support = s != 0 if s.ndim > 1 else torch.ones_like(s, dtype=torch.bool)
-        self._scale = _scale(s.float(), int(support.sum()))
+        self.count = int(support.sum())
+        self._scale = _scale(s.float(), self.count)
         self._gate = support.to(dtype) * self._scale
         self.masters = [s.float() / self._scale]
 
@@ -58,6 +60,7 @@ class LowRankTerm:
 
     def __init__(self, u: Tensor, v: Tensor) -> None:
         """u [d_out, r], v [r, d_in]."""
+        self.count = u.numel() + v.numel()
         self._scales = [_scale(factor.float(), factor.numel()) for factor in (u, v)]
         self.masters = [factor.float() / scale for factor, scale in zip((u, v), self._scales, strict=True)]
 
