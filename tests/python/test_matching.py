@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,3 +282,22 @@ def test_gradients_of_the_terms_are_those_of_autograd() -> None:
     found = [*sparse.gradients(dw), *low_rank.gradients(dw)]
     torch.testing.assert_close(found[0], masters[0].grad * (s != 0))
     torch.testing.assert_close(found[1:], [master.grad for master in masters[1:]], rtol=1e-4, atol=1e-4)
+
+
+def test_an_interrupted_run_goes_on_from_its_matched_blocks(tmp_path: Path) -> None:
+    recipe, stops = _recipe({**_FAST, "norms": True}), []
+
+    class Stop(Silent):
+        def matched(self, record: MatchingRecord) -> None:
+            stops.append(record.block)
+            if len(stops) == 2:
+                raise KeyboardInterrupt
+
+    whole = compress(tiny_model("llama"), recipe, tokens=_TOKENS)
+    with pytest.raises(KeyboardInterrupt):
+        compress(tiny_model("llama"), recipe, tokens=_TOKENS, progress=Stop(), journal=tmp_path / "journal")
+    resumed = compress(tiny_model("llama"), recipe, tokens=_TOKENS, journal=tmp_path / "journal")
+    first, second = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert [record.curve[-1].held_out for record in resumed.matching] == [r.curve[-1].held_out for r in whole.matching]
+    assert resumed.matching[0].seconds != whole.matching[0].seconds

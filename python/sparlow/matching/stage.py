@@ -16,7 +16,6 @@ from sparlow.models import Block
 from sparlow.records import MatchingRecord
 from sparlow.stream import Stream
 
-
 Matched = tuple[dict[str, SparseLowRankLinear], dict[str, Tensor], MatchingRecord]
 
 
