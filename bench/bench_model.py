@@ -1,6 +1,6 @@
 """Compression of a whole model of a given shape with random weights made on the device: seconds, peak memory.
 
-    python bench/bench_model.py [--blocks 1] [--hidden 4096] [--intermediate 14336] [--windows 128] [--matching true] [--out FILE]
+    python bench/bench_model.py [--blocks 1] [--hidden 4096] [--intermediate 14336] [--matching true] [--out FILE]
 
 The defaults are one block of Llama-3-8B on 128 windows of 2048 tokens, 2:4 + rank 64: Gram matrices, seven layers
 solved, both forward passes. Random weights and tokens cost what real ones cost; their losses mean nothing.
@@ -118,9 +118,8 @@ def main() -> None:
     }
     print({key: value for key, value in row.items() if key != "matching"}, flush=True)
     for block in compressed.matching:
-        print(
-            f"  {block.block} matched in {block.seconds:.2f} s: {block.held_out_before:.6f} to {block.held_out_after:.6f}"
-        )
+        losses = f"{block.held_out_before:.6f} to {block.held_out_after:.6f}"
+        print(f"  {block.block} matched in {block.seconds:.2f} s, held-out loss {losses}")
     for layer in compressed.layers[:7]:
         print(f"  {layer.name} {layer.d_out}x{layer.d_in} {layer.seconds:.3f} s loss {layer.relative_loss:.4f}")
     if args.out:
