@@ -116,7 +116,7 @@ class _Formed(nn.Module):
         self.bias: nn.Parameter | None = None
         with lent_module(layer, layer.weight_packed.dtype, device):
             self._terms = _terms(layer, dtype)
-            self.parts = [Part(self.weight, self._terms)]
+            self.parts = [Part(self.weight, list(self._terms.values()))]
             if layer.bias is not None:
                 self.bias = nn.Parameter(layer.bias.detach().to(dtype, copy=True))
                 self.parts.append(Part(self.bias, [SparseTerm(layer.bias.detach(), dtype)]))
@@ -126,17 +126,18 @@ class _Formed(nn.Module):
 
     def packed(self, layer: SparseLowRankLinear) -> SparseLowRankLinear:
         """`layer` with the trained values."""
-        values = [value for term in self._terms for value in term.values()]
-        s, u, v = values if len(values) == 3 else (values[0], None, None)
+        (s,) = self._terms["sparse"].values()
+        u, v = self._terms["low_rank"].values() if "low_rank" in self._terms else (None, None)
         bias = None if self.bias is None else self.parts[1].terms[0].values()[0]
         new = SparseLowRankLinear.from_decomposition(s, u, v, bias, layer.pattern, layer.weight_packed.dtype)
         return new.to(layer.weight_packed.device)
 
 
-def _terms(layer: SparseLowRankLinear, dtype: torch.dtype) -> list[Term]:
-    terms: list[Term] = [SparseTerm(layer.sparse_dense().detach(), dtype)]
+def _terms(layer: SparseLowRankLinear, dtype: torch.dtype) -> dict[str, Term]:
+    """The addends of the layer's weight; `_Formed.packed` puts them together again."""
+    terms: dict[str, Term] = {"sparse": SparseTerm(layer.sparse_dense().detach(), dtype)}
     if layer.rank:
-        terms.append(LowRankTerm(layer.low_rank_u.detach(), layer.low_rank_v.detach()))
+        terms["low_rank"] = LowRankTerm(layer.low_rank_u.detach(), layer.low_rank_v.detach())
     return terms
 
 
