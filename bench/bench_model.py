@@ -1,6 +1,6 @@
 """Compression of a whole model of a given shape with random weights made on the device: seconds, peak memory.
 
-    python bench/bench_model.py [--blocks 1] [--hidden 4096] [--intermediate 14336] [--windows 128] [--out FILE]
+    python bench/bench_model.py [--blocks 1] [--hidden 4096] [--intermediate 14336] [--matching true] [--out FILE]
 
 The defaults are one block of Llama-3-8B on 128 windows of 2048 tokens, 2:4 + rank 64: Gram matrices, seven layers
 solved, both forward passes. Random weights and tokens cost what real ones cost; their losses mean nothing.
@@ -9,7 +9,9 @@ solved, both forward passes. Random weights and tokens cost what real ones cost;
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
+import json
 import threading
 import time
 from pathlib import Path
@@ -82,6 +84,7 @@ def main() -> None:
     parser.add_argument("--window-tokens", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--matching", type=json.loads, help="the recipe's matching section as JSON, or true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     model = random_model(args)
@@ -91,6 +94,7 @@ def main() -> None:
         device=args.device,
         compute_dtype="bfloat16",
         calibration={"windows": args.windows, "window_tokens": args.window_tokens, "batch": args.batch},
+        matching=args.matching,
     )
     watcher = Watcher()
     start = time.perf_counter()
@@ -105,13 +109,17 @@ def main() -> None:
         "tokens": tokens.numel(),
         "seconds": seconds,
         "solver_seconds": solving,
+        "matching": [dataclasses.asdict(record) for record in compressed.matching],
         "seconds_per_block": seconds / args.blocks,
         # Gram matrices, layers and both forward passes; the last block's second pass is not needed, so it is left out.
         "block_seconds": results.spread(blocks) if blocks else None,
         "peak_gib": (watcher.total - watcher.least_free) / 2**30,
         "torch_peak_gib": torch.cuda.max_memory_allocated() / 2**30,
     }
-    print(row, flush=True)
+    print({key: value for key, value in row.items() if key != "matching"}, flush=True)
+    for block in compressed.matching:
+        losses = f"{block.held_out_before:.6f} to {block.held_out_after:.6f}"
+        print(f"  {block.block} matched in {block.seconds:.2f} s, held-out loss {losses}")
     for layer in compressed.layers[:7]:
         print(f"  {layer.name} {layer.d_out}x{layer.d_in} {layer.seconds:.3f} s loss {layer.relative_loss:.4f}")
     if args.out:

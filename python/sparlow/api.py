@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from .dense import check_dense, load_dense, load_skeleton
 from .estimate import estimate_plan
 from .job import Job, check_weights, job_windows, make_job
 from .journal import Journal, describe_kept, open_journal
+from .matching.stage import batch_sizes
 from .models import describe_non_finite, replace_module
 from .recipe import Recipe
-from .records import LayerRecord, Plan, Progress, Silent
+from .records import LayerRecord, MatchingRecord, Plan, Progress, Silent
 from .solve import backend_for
 from .stream import Stream
 from .traversal import traverse
@@ -34,7 +35,7 @@ class Compressed:
 
     model: the model with its linears replaced, every floating point parameter in the recipe's dtype.
     calibration_hash: SHA-256 of the calibration windows, None if there were none. seconds: of the whole
-    run, loading included.
+    run, loading included. matching: one record per block whose layers were trained together.
     """
 
     model: PreTrainedModel
@@ -43,6 +44,7 @@ class Compressed:
     layers: list[LayerRecord]
     seconds: float
     calibration_hash: str | None
+    matching: list[MatchingRecord] = field(default_factory=list)
     journal: Journal | None = None
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -92,7 +94,8 @@ def compress(
         windows, job = _prepare(model, recipe, tokenizer, tokens)
         calibration_hash = None if windows is None else windows.hash
         kept = None if journal is None else open_journal(journal, model, recipe, calibration_hash, restart)
-        layers = traverse(model, job, _stream(model, job, windows, recipe, progress), recipe, progress, originals, kept)
+        stream = _stream(model, job, windows, recipe, progress)
+        layers, matched = traverse(model, job, stream, recipe, progress, originals, kept)
         _finish(model, recipe)
     except BaseException as error:
         for name, module in (originals or {}).items():
@@ -102,7 +105,7 @@ def compress(
         raise
     finally:
         model.train(training)
-    return Compressed(model, tokenizer, recipe, layers, time.perf_counter() - started, calibration_hash, kept)
+    return Compressed(model, tokenizer, recipe, layers, time.perf_counter() - started, calibration_hash, matched, kept)
 
 
 def plan(model_or_path: ModelSource, recipe: Recipe) -> Plan:
@@ -149,11 +152,12 @@ def _stream(
     progress.start(len(job.blocks), len(job.layers))
     if windows is None:
         return None
+    matching = recipe.matching
     return Stream(
         model,
         job.all_blocks,
         windows.ids,
-        batch=recipe.calibration.batch,
+        batch=recipe.calibration.batch if matching is None else batch_sizes(len(windows.ids), matching),
         dtype=recipe.forward_dtype,
         device=recipe.device,
     )

@@ -40,6 +40,12 @@ Relative loss: ‖X(W − Ŵ)ᵀ‖² / ‖XWᵀ‖² on the calibration inputs,
 in force, larger than the recipe's where it had to be raised.
 """
 
+_MATCHING_NOTE = """\
+The layers of each block were then trained together to give the dense block's output, S on its support only. Losses are
+squared errors over the energy of the target, on calibration windows that were not trained on. The relative losses above
+are from before.
+"""
+
 _COLUMNS = (
     "layer",
     "pattern",
@@ -59,7 +65,7 @@ def card_text(
     evaluation: Mapping[str, Any] | None = None,
     base_model: str | None = None,
 ) -> str:
-    """Markdown with front matter. metrics: one mapping per layer with the keys of `LayerRecord`."""
+    """Markdown with front matter. metrics: the lines of metrics.jsonl, of layers and of matched blocks."""
     title = f"{base_model.split('/')[-1]}, sparse + low-rank" if base_model else "Sparse + low-rank model"
     recipe = yaml.safe_dump(inspection.recipe, sort_keys=True, allow_unicode=True)
     parts = [
@@ -69,7 +75,8 @@ def card_text(
         "" if evaluation is None else _evaluation_section(evaluation),
         _LIMITS,
         f"## Recipe\n\n```yaml\n{recipe}```\n",
-        _layer_section(inspection.layers, metrics),
+        _layer_section(inspection.layers, [line for line in metrics if "name" in line]),
+        _matching_section([line for line in metrics if line.get("kind") == "matching"]),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -124,6 +131,17 @@ def _layer_section(layers: Sequence[LayerBytes], metrics: Sequence[Mapping[str, 
         )
         rows.append(row)
     return f"## Layers\n\n{_LAYER_NOTE}\n{_table(_COLUMNS, rows)}"
+
+
+def _matching_section(metrics: Sequence[Mapping[str, Any]]) -> str:
+    if not metrics:
+        return ""
+    rows = []
+    for record in metrics:
+        figures = (record["held_out_before"], record["held_out_after"], record["best_epoch"], record["seconds"])
+        rows.append((f"`{record['block']}`", *map(_number, figures)))
+    header = ("block", "held-out loss before", "after", "best epoch", "seconds")
+    return f"## Matching\n\n{_MATCHING_NOTE}\n{_table(header, rows)}"
 
 
 def _number(value: object) -> str:

@@ -1,7 +1,8 @@
 """Save and load a compressed model as a Hugging Face folder.
 
 config.json (with `quantization_config`), safetensors shards of plain tensors, generation config, tokenizer,
-metrics.jsonl (one line per layer), README.md and, last, sparlow.json with size and sha256 of every shard.
+metrics.jsonl (one line per layer, then one per matched block), README.md and, last, sparlow.json with size and
+sha256 of every shard.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def save(
     """Write a checkpoint folder and return its path. The folder appears complete or not at all.
 
     compressed   a `Compressed`, or a transformers model with compressed layers
-    metrics      one record (dataclass or mapping) per layer; default: those of `compressed`
+    metrics      one record (dataclass or mapping) per layer or matched block; default: those of `compressed`
     evaluation   figures for the card, e.g. {"perplexity": {"dense": 12.3, "compressed": 13.0}}
     base_model   hub name of the dense model, for the card
 
@@ -140,13 +141,19 @@ def _info(
 ) -> CheckpointInfo:
     earlier = getattr(model, "sparlow_info", CheckpointInfo())
     if metrics is None:
-        metrics = earlier.metrics if compressed is model else compressed.layers
+        metrics = earlier.metrics if compressed is model else _lines(compressed)
     return CheckpointInfo(
         metrics=[_plain(dict(m) if isinstance(m, Mapping) else asdict(m)) for m in metrics],
         evaluation=earlier.evaluation if evaluation is None else _plain(dict(evaluation)),
         base_model=base_model or earlier.base_model or _hub_name(model),
         calibration_hash=getattr(compressed, "calibration_hash", None) or earlier.calibration_hash,
     )
+
+
+def _lines(compressed: Any) -> list[Any]:
+    """The records of the layers, then those of matching, which name their kind."""
+    matched = getattr(compressed, "matching", [])
+    return [*compressed.layers, *({"kind": "matching", **asdict(record)} for record in matched)]
 
 
 def _hub_name(model: PreTrainedModel) -> str | None:

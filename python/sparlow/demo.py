@@ -38,10 +38,12 @@ class Settings:
     prompt: str = "The Atlantic Ocean is"
     new_tokens: int = 24
     seed: int = 0
+    matching: bool = False
 
     def recipe(self, method: str, calibration: Path) -> Recipe:
-        """The recipe of one method; only the last one has a low-rank part."""
+        """The recipe of one method; only the last one has a low-rank part, and may be matched."""
         low_rank = {"rank": self.rank, "options": dict(self.options)} if method == METHOD else {}
+        matching = {"matching": self.matching} if method == METHOD else {}
         windows = {"windows": self.calibration_windows, "window_tokens": self.window_tokens}
         # Given a source, a method that needs none would calibrate all the same, to report its losses.
         source = {} if method_info(method).needs_gram == "none" else {"source": str(calibration)}
@@ -52,7 +54,7 @@ class Settings:
             "calibration": source | windows,
             "seed": self.seed,
         }
-        return Recipe.from_dict(fields | low_rank)
+        return Recipe.from_dict(fields | low_rank | matching)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .job import BlockJob, Job, LayerJob
+from .matching.estimate import describe, training_bytes, training_flops
 from .recipe import Recipe
 from .records import Plan, PlannedLayer
 from .solve import estimate, parse_pattern
@@ -23,9 +24,9 @@ def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
     """Memory and time of `job`, whose model may be on the meta device.
 
     Memory: the process, the model, the calibration stream, one block in the dtype of the forward passes with its Gram
-    matrices, and the largest call of the solver. Time: every product at the speed of one timed here.
+    matrices, the largest call of the solver, what matching adds. Time: every product at the speed of one timed here.
     """
-    calibrated = job.needs_calibration or recipe.calibration.source is not None
+    calibrated = job.needs_calibration or recipe.matching is not None or recipe.calibration.source is not None
     tokens = recipe.calibration.windows * recipe.calibration.window_tokens if calibrated else 0
     solver_bytes, flops = 0.0, 0.0
     for block in job.blocks:
@@ -33,8 +34,13 @@ def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
         solver_bytes = max(solver_bytes, block_bytes)
         flops += block_flops + _forward_flops(block, tokens)
     peak = _held_bytes(model) + solver_bytes + (_calibration_bytes(model, job, recipe, tokens) if calibrated else 0)
+    words = ""
+    if recipe.matching is not None:
+        peak += training_bytes(job, recipe.matching, recipe)
+        flops += training_flops(job, recipe.matching, tokens)
+        words = describe(recipe.matching, recipe.calibration.windows)
     layers = [_planned(layer, recipe) for layer in job.layers]
-    return Plan(layers, round(peak), flops / _flops_per_second(recipe), tokens, job.notes)
+    return Plan(layers, round(peak), flops / _flops_per_second(recipe), tokens, job.notes, words)
 
 
 def _planned(job: LayerJob, recipe: Recipe) -> PlannedLayer:

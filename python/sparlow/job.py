@@ -78,6 +78,11 @@ def job_windows(job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Te
     ValueError if data is missing, or does not fit the model's vocabulary or context.
     """
     if tokens is None and recipe.calibration.source is None:
+        if recipe.matching is not None:
+            raise ValueError(
+                "matching needs calibration data: give 'calibration.source' in the recipe, or tokens; or leave "
+                "'matching' out"
+            )
         if job.needs_calibration:
             needy = next(x for x in job.layers if method_info(x.plan.method).needs_gram != _NO_GRAM)
             raise ValueError(

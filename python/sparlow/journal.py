@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,21 @@ from transformers import PreTrainedModel
 from ._core import __version__
 from .layers import SparseLowRankLinear
 from .recipe import Recipe
-from .records import LayerRecord
+from .records import LayerRecord, MatchingRecord
 from .shards import tensor_bytes, write_shard
 from .spec import LayerSpec
 
 _RUN = "run.json"
 _SAMPLES = 256  # of every weight, to tell models apart
-Finished = dict[str, tuple[SparseLowRankLinear, LayerRecord]]
+
+
+@dataclass
+class Finished:
+    """A finished block: its layers and their records by name, and, if it was matched, how, and the vectors trained."""
+
+    layers: dict[str, tuple[SparseLowRankLinear, LayerRecord]]
+    matched: MatchingRecord | None = None
+    vectors: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Journal:
@@ -50,7 +58,7 @@ class Journal:
         return self._path(index, "json").is_file()
 
     def read(self, index: int) -> Finished | None:
-        """The layers of block `index` by name, on the CPU, mapped from the file; None if it is not finished.
+        """Block `index`, its tensors on the CPU and mapped from the file; None if it is not finished.
 
         Raises ValueError if the file was altered or cut short.
         """
@@ -60,24 +68,31 @@ class Journal:
         entry = _read_json(sidecar)
         if not tensors.is_file() or _sha256(tensors) != entry["sha256"]:
             raise ValueError(f"{tensors} is missing or was altered; delete {sidecar} to compress this block again")
-        return {
+        layers = {
             name: (_mapped(tensors, name, layer), LayerRecord(**layer["record"]))
             for name, layer in entry["layers"].items()
         }
+        matched = None if entry["matched"] is None else MatchingRecord.from_dict(entry["matched"])
+        with safe_open(tensors, framework="pt") as file:
+            return Finished(layers, matched, {name: file.get_tensor(name) for name in entry["vectors"]})
 
-    def write(self, index: int, layers: Finished) -> dict[str, SparseLowRankLinear]:
-        """Keep block `index`; the same layers, on the CPU and mapped from the file.
+    def write(self, index: int, block: Finished) -> dict[str, SparseLowRankLinear]:
+        """Keep block `index`; its layers, on the CPU and mapped from the file.
 
         OSError if the disk refuses; the blocks before it stay.
         """
         self._begin()
         path = self._path(index, "safetensors")
         tensors = {
-            f"{name}.{key}": value for name, (layer, _) in layers.items() for key, value in layer.state_dict().items()
+            f"{name}.{key}": value
+            for name, (layer, _) in block.layers.items()
+            for key, value in layer.state_dict().items()
         }
-        digest = write_shard(path, tensors)
-        entries = {name: _entry(*pair) for name, pair in layers.items()}
-        _write_json(self._path(index, "json"), {"sha256": digest, "layers": entries})
+        digest = write_shard(path, tensors | block.vectors)
+        entries = {name: _entry(*pair) for name, pair in block.layers.items()}
+        matched = None if block.matched is None else asdict(block.matched)
+        sidecar = {"sha256": digest, "layers": entries, "matched": matched, "vectors": list(block.vectors)}
+        _write_json(self._path(index, "json"), sidecar)
         return {name: _mapped(path, name, entry) for name, entry in entries.items()}
 
     def remove(self) -> None:

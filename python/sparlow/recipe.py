@@ -11,19 +11,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from .matching.settings import Matching
 from .naming import check_pattern, matches, suggest
 from .recipe_rules import Choice, LayerPlan, check_choice, check_low_rank
 from .solve import Damping, OptionValue
+from .strict import Strict
 from .yaml_reader import read_yaml_mapping
 
 
@@ -50,6 +44,11 @@ def _plain_options(value: Any) -> Any:
     return value
 
 
+def _switch(value: Any) -> Any:
+    """`matching: true` means its defaults."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 ModulePattern = Annotated[str, AfterValidator(check_pattern)]
 CheckedDamping = Annotated[Damping, BeforeValidator(_damping_keys), AfterValidator(_damping_range)]
 Options = Annotated[dict[str, OptionValue], BeforeValidator(_plain_options)]
@@ -57,22 +56,7 @@ Rank = Annotated[int, Field(ge=0)]
 Budget = Annotated[float, Field(gt=0, le=1)]
 
 
-class _Strict(BaseModel):
-    """A frozen model that answers an unknown key with the nearest known one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key '{key}'{suggest(str(key), cls.model_fields)}")
-        return data
-
-
-class Calibration(_Strict):
+class Calibration(Strict):
     """Where the calibration tokens come from and how many are used.
 
     source: a .txt or .jsonl file, a token tensor (.pt, .npy, .safetensors), or the name of a `datasets`
@@ -88,7 +72,7 @@ class Calibration(_Strict):
     batch: int = Field(default=4, ge=1)
 
 
-class Override(_Strict):
+class Override(Strict):
     """Settings for the layers that `match`; whatever is not given is inherited from the recipe."""
 
     match: ModulePattern
@@ -100,7 +84,7 @@ class Override(_Strict):
     damping: CheckedDamping | None = None
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """A compression recipe; the YAML keys are the field names.
 
     method, options: a name of `sparlow.methods()` and its options. pattern: "N:M" keeps N of every M
@@ -110,6 +94,7 @@ class Recipe(_Strict):
     and 0 for the others. damping: multipliers of diag(H) and mean(diag H). include, exclude: exact module
     names or "re:" patterns that match the whole name; an empty include means every linear in the decoder
     blocks. overrides: the first one that matches a layer wins.
+    matching: train the layers of each compressed block together, see `Matching`; true for its defaults.
     dtype: of the stored tensors. compute_dtype: of the calibration forward passes (default: float32 on
     the CPU, bfloat16 on a GPU). device: "cpu", "cuda" or "cuda:N". seed: of the windows drawn and of the
     solver.
@@ -125,6 +110,7 @@ class Recipe(_Strict):
     include: list[ModulePattern] = Field(default_factory=list)
     exclude: list[ModulePattern] = Field(default_factory=list)
     overrides: list[Override] = Field(default_factory=list)
+    matching: Annotated[Matching | None, BeforeValidator(_switch)] = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     compute_dtype: Literal["bfloat16", "float16", "float32"] | None = None
     device: str = Field(default="cpu")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,50 @@ class LayerRecord:
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """One pass of matching; number 0 is the state before it.
+
+    loss, held_out: mean loss of the training batches as they were trained on, and of the held-out ones afterwards,
+    both as a fraction of the target's energy. gradient_norm: root mean square over the steps. learning_rate: of the
+    last step. seconds: since the start of the block's matching. None where nothing was trained.
+    """
+
+    number: int
+    loss: float | None
+    held_out: float
+    gradient_norm: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MatchingRecord:
+    """How the compressed layers of one block were trained together.
+
+    parameters: trained numbers. held_out_before, held_out_after: loss on the held-out windows of the compressed block
+    and of the weights kept, those of epoch `best_epoch`. lowered: how often a diverging loss made the learning rate
+    smaller. stopped_early: the held-out loss had stopped falling. captured: steps were replayed as CUDA graphs.
+    """
+
+    block: str
+    parameters: int
+    held_out_before: float
+    held_out_after: float
+    best_epoch: int
+    steps: int
+    lowered: int
+    stopped_early: bool
+    captured: bool
+    seconds: float
+    curve: list[Epoch]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MatchingRecord:
+        """From what `dataclasses.asdict` made of one."""
+        return cls(**{**data, "curve": [Epoch(**epoch) for epoch in data["curve"]]})
+
+
+@dataclass(frozen=True)
 class PlannedLayer:
     """One matched layer of a dry run. dense_bytes, stored_bytes: as in `LayerRecord`, but estimated."""
 
@@ -58,7 +103,7 @@ class Plan:
 
     peak_bytes: estimated memory of the process at the worst moment. seconds: estimated time, every
     solver at its iteration limit, at the speed of a matrix product measured here. calibration_tokens: 0
-    if none are needed.
+    if none are needed. matching: what will be trained, in words; empty without matching.
     """
 
     layers: list[PlannedLayer]
@@ -66,6 +111,7 @@ class Plan:
     seconds: float
     calibration_tokens: int
     notes: list[str] = field(default_factory=list)
+    matching: str = ""
 
 
 class Progress(Protocol):
@@ -80,6 +126,9 @@ class Progress(Protocol):
     def layer(self, record: LayerRecord) -> None:
         """A layer is done."""
 
+    def matched(self, record: MatchingRecord) -> None:
+        """The layers of a block have been trained together."""
+
     def note(self, text: str) -> None:
         """Something the user should know."""
 
@@ -92,5 +141,7 @@ class Silent:
     def block(self, index: int) -> None: ...
 
     def layer(self, record: LayerRecord) -> None: ...
+
+    def matched(self, record: MatchingRecord) -> None: ...
 
     def note(self, text: str) -> None: ...

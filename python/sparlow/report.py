@@ -102,6 +102,23 @@ def layer_table(records: Sequence[Any]) -> Table:
     return module_table(columns, [record.name for record in records], rows)
 
 
+def matching_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per block whose layers were trained together; `records` have the keys of `MatchingRecord`."""
+    rows = (
+        (
+            record["block"],
+            number_text(record["held_out_before"]),
+            number_text(record["held_out_after"]),
+            f"{record['best_epoch']} of {len(record['curve']) - 1}",
+            str(record["steps"]),
+            str(record["lowered"]),
+            f"{record['seconds']:.2f}",
+        )
+        for record in records
+    )
+    return table(("block", "held-out loss", "matched", "best epoch", "steps", "lowered", "seconds"), rows)
+
+
 def plan_table(plan: Any) -> Table:
     """One row per layer that a recipe matches: what it would become."""
     rows = (
@@ -126,6 +143,7 @@ def plan_text(plan: Any) -> str:
     lines = [
         *plan.notes,
         f"{len(plan.layers)} layers: {bytes_text(stored)} instead of {bytes_text(dense)} ({stored / dense:.4f})",
+        *([f"Matching: {plan.matching}"] if plan.matching else []),
         f"Estimate: {bytes_text(plan.peak_bytes)} of memory at the worst moment, at most {seconds_text(plan.seconds)} "
         f"({plan.calibration_tokens} calibration tokens). Nothing was done.",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,11 +30,11 @@ class Stream:
         blocks: Sequence[Block],
         windows: Tensor,
         *,
-        batch: int,
+        batch: int | list[int],
         dtype: torch.dtype,
         device: str,
     ) -> None:
-        """windows: [windows, tokens] token ids, `batch` of them per forward pass."""
+        """windows: [windows, tokens] token ids, `batch` of them per forward pass, or the sizes of all batches."""
         self._dtype, self._device = dtype, device
         self._blocks = list(blocks)
         self._hidden: list[Tensor] = []
@@ -45,6 +45,30 @@ class Stream:
     def tokens(self) -> int:
         """Number of tokens in the stream."""
         return sum(hidden.shape[0] * hidden.shape[1] for hidden in self._hidden)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stream's hidden states."""
+        return sum(hidden.nbytes for hidden in self._hidden)
+
+    @property
+    def hidden(self) -> Sequence[Tensor]:
+        """The hidden states before the next block, one tensor [windows, tokens, d] per batch."""
+        return self._hidden
+
+    def calls(self, index: int) -> list[Call]:
+        """The arguments of block `index`, one call per batch."""
+        return [calls[index] for calls in self._calls]
+
+    def outputs(self, index: int, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Run block `index` on other hidden states, one tensor per batch, wherever they lie; the stream stays.
+
+        Raises ValueError naming the block if it makes NaN or Inf.
+        """
+        block = self._blocks[index]
+        with lent_module(block.module, self._dtype, self._device), torch.no_grad():
+            for hidden, calls in zip(inputs, self._calls, strict=True):
+                yield _finite(block, calls[index].run(block.module, hidden.to(self._device)))
 
     def grams(self, index: int, layers: Sequence[LinearLayer]) -> list[GramGroup]:
         """Run block `index` on the stream and accumulate the Gram matrix of each input of `layers`.
@@ -69,14 +93,11 @@ class Stream:
         block = self._blocks[index]
         with lent_module(block.module, self._dtype, self._device), torch.no_grad():
             for position, calls in enumerate(self._calls):
-                hidden = calls[index].run(block.module, self._hidden[position])
-                if (problem := describe_non_finite(hidden)) is not None:
-                    raise ValueError(f"{block.name}: its output holds {problem} on the calibration data")
-                self._hidden[position] = hidden
+                self._hidden[position] = _finite(block, calls[index].run(block.module, self._hidden[position]))
         for calls in self._calls:
             calls[index] = _SPENT
 
-    def _fill(self, model: PreTrainedModel, windows: Tensor, batch: int) -> None:
+    def _fill(self, model: PreTrainedModel, windows: Tensor, batch: int | list[int]) -> None:
         outputs = probe(model, self._blocks)
         device = next(model.parameters()).device
         with lent(_before_blocks(model, self._blocks), self._dtype):
@@ -93,6 +114,12 @@ class Stream:
                 call = shared(call, calls[index - 1])
             calls[index] = shared(call, self._calls[0][index]) if self._calls else call
         return calls
+
+
+def _finite(block: Block, hidden: Tensor) -> Tensor:
+    if (problem := describe_non_finite(hidden)) is not None:
+        raise ValueError(f"{block.name}: its output holds {problem} on the calibration data")
+    return hidden
 
 
 def _before_blocks(model: PreTrainedModel, blocks: Sequence[Block]) -> list[nn.Parameter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from .job import BlockJob, Job, LayerJob
 from .journal import Finished, Journal
 from .layers import SparseLowRankLinear
+from .matching.stage import Matcher, trouble
 from .models import LinearLayer, replace_module
 from .recipe import Recipe
-from .records import LayerRecord, Progress
+from .records import LayerRecord, MatchingRecord, Progress
 from .solve import Decomposition, Gram, decompose, relative_loss
 from .stream import Stream
 
@@ -28,8 +30,8 @@ def traverse(
     progress: Progress,
     originals: dict[str, nn.Module] | None,
     journal: Journal | None,
-) -> list[LayerRecord]:
-    """Compress every layer of the job in place, block by block; the records in that order.
+) -> tuple[list[LayerRecord], list[MatchingRecord]]:
+    """Compress every layer of the job in place, block by block; the records in that order, and those of matching.
 
     The inputs of a block's layers are taken from the uncompressed block, on the stream that the
     compressed blocks before it made. Without a stream the weights alone decide. The layers are taken out
@@ -37,31 +39,79 @@ def traverse(
     the replaced modules by name. A journal receives every finished block, and blocks it has already are taken from it.
     """
     records: list[LayerRecord] = []
+    matched: list[MatchingRecord] = []
+    matcher = _matcher(stream, recipe)
     for index, block in enumerate(job.blocks):
         progress.block(index)
-        finished: Finished = {}
-        for layer, compressed, record in _block(block, index, stream, recipe, journal):
-            if originals is not None:
-                originals[layer.name] = layer.module
-            replace_module(model, layer.name, compressed)
-            finished[layer.name] = compressed, record
+        earlier = None if journal is None else journal.read(index)
+        if matcher is not None:
+            matcher.before(index, compress=bool(block.layers) and earlier is None)
+        finished = earlier or Finished({})
+        for layer, compressed, record in _block(block, index, stream, recipe, earlier):
+            _replace(model, layer.name, compressed, originals)
+            finished.layers[layer.name] = compressed, record
             records.append(record)
             progress.layer(record)
+        if matcher is not None and block.layers and earlier is None:
+            _match(model, matcher, index, block, finished, originals)
+        _set_vectors(model, finished.vectors, originals)
+        if finished.matched is not None:
+            matched.append(finished.matched)
+            progress.matched(finished.matched)
+            if (problem := trouble(finished.matched)) is not None:
+                progress.note(problem)
         if journal is not None:
             _keep(model, journal, index, finished)
         block.layers.clear()
         if stream is not None and index + 1 < len(job.blocks):
             stream.advance(index)
-    return records
+    return records, matched
+
+
+def _matcher(stream: Stream | None, recipe: Recipe) -> Matcher | None:
+    if stream is None or recipe.matching is None:
+        return None
+    return Matcher(stream, recipe.matching, dtype=recipe.forward_dtype, device=recipe.device, seed=recipe.seed)
+
+
+def _match(
+    model: nn.Module,
+    matcher: Matcher,
+    index: int,
+    block: BlockJob,
+    finished: Finished,
+    originals: dict[str, nn.Module] | None,
+) -> None:
+    """Train the block and put what came out into the model and into `finished`."""
+    layers, finished.vectors, finished.matched = matcher.match(index, block.block)
+    for name, layer in layers.items():
+        _replace(model, name, layer, originals)
+        finished.layers[name] = layer, finished.layers[name][1]
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module, originals: dict[str, nn.Module] | None) -> None:
+    if originals is not None:
+        originals.setdefault(name, model.get_submodule(name))
+    replace_module(model, name, module)
+
+
+def _set_vectors(model: nn.Module, vectors: dict[str, Tensor], originals: dict[str, nn.Module] | None) -> None:
+    """Give parameters of normalisations new values; of a model that must be restorable, in copies of their modules."""
+    for name, values in vectors.items():
+        owner = name.rpartition(".")[0]
+        if originals is not None and owner not in originals:
+            _replace(model, owner, copy.deepcopy(model.get_submodule(owner)), originals)
+        parameter = model.get_parameter(name)
+        parameter.data = values.to(parameter.device, parameter.dtype)
 
 
 def _block(
-    block: BlockJob, index: int, stream: Stream | None, recipe: Recipe, journal: Journal | None
+    block: BlockJob, index: int, stream: Stream | None, recipe: Recipe, earlier: Finished | None
 ) -> Iterator[Replacement]:
     """The compressed layers of a block, those that the solver takes together in one piece."""
-    if journal is not None and (earlier := journal.read(index)) is not None:
+    if earlier is not None:
         for job in block.layers:
-            compressed, record = earlier[job.layer.name]
+            compressed, record = earlier.layers[job.layer.name]
             yield job.layer, compressed.to(job.layer.weight.device), record
         return
     for layers, gram in _inputs(block, index, stream):
@@ -70,10 +120,10 @@ def _block(
 
 def _keep(model: nn.Module, journal: Journal, index: int, finished: Finished) -> None:
     """Write the block down; what lay in host memory is mapped from the file from then on."""
-    if not finished or index in journal:
+    if not finished.layers or index in journal:
         return
     for name, layer in journal.write(index, finished).items():
-        replace_module(model, name, layer.to(finished[name][0].weight_packed.device))
+        replace_module(model, name, layer.to(finished.layers[name][0].weight_packed.device))
 
 
 def _inputs(block: BlockJob, index: int, stream: Stream | None) -> Iterator[tuple[list[LayerJob], Gram | None]]:

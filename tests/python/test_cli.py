@@ -119,6 +119,30 @@ def test_dry_run_lists_the_layers_and_writes_nothing(place, capsys):
     assert not out.exists()
 
 
+def test_matching_is_a_flag_and_reported(place, capsys):
+    out = str(place / "matched")
+    arguments = compress_arguments(place, "-o", out, "--matching-option", "epochs=2", "--matching-option", "batch=2")
+    assert main([*arguments, "--json"]) == 0  # on stderr it may say that so little data did not help
+    found = json.loads(capsys.readouterr().out)
+    assert found["recipe"]["matching"]["epochs"] == 2
+    assert [entry["block"] for entry in found["matching"]] == ["model.layers.0", "model.layers.1"]
+    assert run_json(capsys, "report", out, "--plot", str(place / "loss.svg"))["matching"][0]["curve"][2]["number"] == 2
+    assert (place / "loss.svg").read_text().count("<polyline") == 2
+    assert main(["report", str(out)]) == 0
+    assert "model.layers.1" in capsys.readouterr().out
+    assert "## Matching" in (place / "matched" / "README.md").read_text()
+    assert main(compress_arguments(place, "--matching", "--dry-run")) == 0
+    assert "Matching: up to" in capsys.readouterr().out
+
+
+def test_matching_flags_that_make_no_sense(place, capsys):
+    flags = ["--dry-run", "--no-matching", "--matching-option", "epochs=2"]
+    assert main(compress_arguments(place, *flags)) == 2
+    assert "contradict each other" in capsys.readouterr().err
+    assert main(["report", str(place / "small"), "--plot", str(place / "loss.svg")]) == 2
+    assert "made without matching" in capsys.readouterr().err
+
+
 def test_eval_puts_models_side_by_side(place, capsys):
     models = [str(place / "model"), str(place / "small")]
     found = run_json(capsys, "eval", *models, "--text", str(place / "text.txt"), "--window", "32", "--batch", "4")

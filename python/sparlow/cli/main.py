@@ -22,6 +22,7 @@ from sparlow.cli.generate import generate
 from sparlow.cli.inspect import inspect
 from sparlow.cli.methods import methods
 from sparlow.cli.output import Interrupted
+from sparlow.cli.reporting import report
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command()(compress)
 app.command("eval")(evaluate)
 app.command()(inspect)
+app.command()(report)
 app.command()(generate)
 app.command()(bench)
 app.command()(methods)

@@ -71,5 +71,8 @@ class CompressionProgress:
         del record
         self._progress.advance(self._task)
 
+    def matched(self, record: Any) -> None:
+        self._progress.update(self._task, description=f"{self._label}, matched {record.block}")
+
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)

@@ -1,0 +1,109 @@
+"""Matching on a real model: perplexity of variants of a recipe, compressed from the same calibration tokens.
+
+    python bench/bench_matching.py MODEL CALIBRATION VARIANTS [--blocks 6] [--evaluation FILE] [--out FILE]
+
+VARIANTS is a JSON file (or text) of an object: name -> changes to the recipe, for instance
+{"none": {}, "default": {"matching": true}}. The first windows of CALIBRATION calibrate; the rest of it is the held-out
+text on which settings are chosen. With --evaluation, perplexity is also taken on a text that chose nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import results
+import torch
+import transformers
+
+import sparlow
+from sparlow.evaluate import encode, evaluate
+from sparlow.precision import lent_module
+
+
+def texts(args: argparse.Namespace) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Calibration windows, and the token streams perplexity is taken on."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+    ids = encode(tokenizer, Path(args.calibration).read_text())
+    used = args.windows * args.window_tokens
+    streams = {"held_out": ids[used:]}
+    if args.evaluation:
+        streams["evaluation"] = encode(tokenizer, Path(args.evaluation).read_text())
+    return ids[:used].reshape(args.windows, args.window_tokens), streams
+
+
+def perplexities(model: Any, streams: dict[str, torch.Tensor], args: argparse.Namespace) -> dict[str, float]:
+    """In float32 on the device."""
+    with lent_module(model, torch.float32, args.device):
+        return {
+            name: evaluate(model, ids.to(args.device), args.window_tokens, 4, limit=args.limit).perplexity
+            for name, ids in streams.items()
+        }
+
+
+def run(name: str, changes: dict[str, Any], windows: torch.Tensor, args: argparse.Namespace) -> tuple[Any, dict]:
+    include = []
+    if args.blocks is not None:
+        numbers = "|".join(str(index) for index in range(args.blocks))
+        include = [rf"re:.*\.layers\.({numbers})\..*"]
+    base = {
+        "rank": args.rank,
+        "device": args.device,
+        "include": include,
+        "calibration": {"windows": args.windows, "window_tokens": args.window_tokens},
+    }
+    recipe = sparlow.Recipe.from_dict({**base, **changes})
+    started = time.perf_counter()
+    compressed = sparlow.compress(args.model, recipe, tokens=windows)
+    row = {
+        "name": name,
+        "changes": changes,
+        "seconds": time.perf_counter() - started,
+        "solver_seconds": sum(layer.seconds for layer in compressed.layers),
+        "matching_seconds": sum(block.seconds for block in compressed.matching),
+        "linear_bytes": sum(layer.stored_bytes for layer in compressed.layers),
+        "blocks": [dataclasses.asdict(block) for block in compressed.matching],
+    }
+    return compressed.model, row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("calibration")
+    parser.add_argument("variants")
+    parser.add_argument("--evaluation")
+    parser.add_argument("--blocks", type=int)
+    parser.add_argument("--windows", type=int, default=128)
+    parser.add_argument("--window-tokens", type=int, default=2048)
+    parser.add_argument("--limit", type=int, help="windows that perplexity is taken on (default: all)")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dense", action="store_true", help="also the dense model")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    source = Path(args.variants)
+    variants = json.loads(source.read_text() if source.suffix == ".json" else args.variants)
+    windows, streams = texts(args)
+    rows: list[dict[str, Any]] = []
+    if args.dense:
+        model = transformers.AutoModelForCausalLM.from_pretrained(args.model)
+        rows.append({"name": "dense", **perplexities(model, streams, args)})
+        print(rows[-1], flush=True)
+    for name, changes in variants.items():
+        model, row = run(name, changes, windows, args)
+        row |= perplexities(model, streams, args)
+        rows.append(row)
+        losses = [f"{b['held_out_before']:.4f}>{b['held_out_after']:.4f}@{b['best_epoch']}" for b in row["blocks"][:6]]
+        shown = {key: value for key, value in row.items() if key not in ("blocks", "changes")}
+        print(shown, *losses, flush=True)
+        if args.out:
+            results.write(args.out, args.device, rows, rank=args.rank, windows=args.windows, blocks=args.blocks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A line chart as SVG text: enough for curves of a run, with no plotting library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH, _HEIGHT = 760, 360
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 36, 44
+_MOST_LABELS = 14
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its name in the legend, and its points (x, y) by x; only finite ones are drawn."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+def line_chart(title: str, x_label: str, y_label: str, lines: Sequence[Line], *, log: bool = True) -> str:
+    """An SVG document. log: a logarithmic y axis, on which values <= 0 are left out.
+
+    ValueError if no line has a point to draw.
+    """
+    kept = [Line(line.name, [p for p in line.points if _drawable(p, log)]) for line in lines]
+    points = [point for line in kept for point in line.points]
+    if not points:
+        raise ValueError(f"nothing to draw in the chart '{title}'")
+    to_x = _Axis([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, log=False)
+    to_y = _Axis([y for _, y in points], _HEIGHT - _BOTTOM, _TOP, log=log)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
+        f'font-size="12"><rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
+        _text(_LEFT, 20, title, "start", 'font-weight="bold"'),
+        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 8, x_label),
+        _text(16, _HEIGHT / 2, y_label, "middle", f'transform="rotate(-90 16 {_HEIGHT / 2})"'),
+        *(_grid_line(to_y, value) for value in to_y.ticks()),
+        *(_text(to_x(value), _HEIGHT - _BOTTOM + 18, f"{value:g}") for value in to_x.ticks()),
+        *(_curve(line, number, len(kept), to_x, to_y) for number, line in enumerate(kept)),
+        "</svg>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+class _Axis:
+    """Maps values to places between two ends."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float, *, log: bool) -> None:
+        self._log, self._start, self._end = log, start, end
+        low, high = self._scaled(min(values)), self._scaled(max(values))
+        margin = 0.5 * (high == low)
+        self._low, self._high = low - margin, high + margin
+
+    def __call__(self, value: float) -> float:
+        share = (self._scaled(value) - self._low) / (self._high - self._low)
+        return round(self._start + share * (self._end - self._start), 2)
+
+    def ticks(self) -> list[float]:
+        """Round values inside the range; of a logarithmic axis 1, 2 and 5 times powers of ten."""
+        if self._log:
+            decades = range(math.floor(self._low), math.ceil(self._high) + 1)
+            candidates = [factor * 10.0**power for power in decades for factor in (1, 2, 5)]
+            inside = [value for value in candidates if self._low <= math.log10(value) <= self._high]
+            return inside or [10**self._low, 10**self._high]
+        rough = (self._high - self._low) / 8
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+        first = math.ceil(self._low / step)
+        return [(first + i) * step for i in range(int(self._high / step - first + 1e-9) + 1)]
+
+    def _scaled(self, value: float) -> float:
+        return math.log10(value) if self._log else value
+
+
+def _drawable(point: tuple[float, float], log: bool) -> bool:
+    return all(map(math.isfinite, point)) and (point[1] > 0 or not log)
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle", more: str = "") -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
+
+
+def _grid_line(to_y: _Axis, value: float) -> str:
+    y = to_y(value)
+    line = f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}" stroke="#ddd"/>'
+    return line + _text(_LEFT - 6, y + 4, f"{value:.3g}", "end")
+
+
+def _curve(line: Line, number: int, count: int, to_x: _Axis, to_y: _Axis) -> str:
+    if not line.points:
+        return ""
+    color = f"hsl({240 - 240 * number / max(1, count - 1):.0f} 70% 45%)"
+    path = " ".join(f"{to_x(x)},{to_y(y)}" for x, y in line.points)
+    drawn = f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>'
+    every = math.ceil(count / _MOST_LABELS)
+    if number % every:
+        return drawn
+    y = _TOP + 12 + 20 * (number // every)
+    return drawn + _text(_WIDTH - _RIGHT + 12, y, line.name, "start", f'fill="{color}"')
