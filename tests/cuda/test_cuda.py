@@ -38,6 +38,8 @@ def test_losses_match_the_cpu(method: str, pattern: str, shape: tuple[int, int])
     w, gram = layer(*shape)
     info = sparlow.method_info(method)
     options = {"max_iterations": 60} if "max_iterations" in info.options else {}
+    if {"iterations", "low_rank_steps"} <= set(info.options):  # every turn magnifies differences of rounding
+        options["iterations"] = 6
     rank = 8 if info.low_rank else 0
     results = {}
     for device in ("cpu", "cuda"):
