@@ -86,7 +86,7 @@ std::vector<Solution> solve(Backend& backend, std::string_view method_name, cons
   std::optional<ScaledGram> gram;
   if (method.gram != Method::GramUse::none) gram.emplace(backend, problem.gram, problem.damping);
   std::vector<Solution> solutions = allocate(backend, problem);
-  SolverContext context{backend, problem, gram ? &*gram : nullptr, values, solutions};
+  SolverContext context{backend, problem, gram ? &*gram : nullptr, values, solutions, method};
   method.run(context);
   for (std::size_t i = 0; i < solutions.size(); ++i) measure(backend, problem, problem.targets[i], solutions[i]);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;

@@ -55,9 +55,11 @@ struct SolverContext {
   ScaledGram* gram;  // null when the method needs none
   const OptionValues& options;
   std::vector<Solution>& solutions;  // s, u, v are allocated (zero); reports are empty
+  const Method& method;
 
   double option(std::string_view name) const { return options.find(name)->second; }
-  void poll() const;  // throws Error(cancelled) when the caller asked to stop
+  std::string_view choice(std::string_view name) const;  // of an option that is one
+  void poll() const;                                     // throws Error(cancelled) when the caller asked to stop
 };
 
 // Checks the problem, runs the method, recomputes the loss of what it returned.
