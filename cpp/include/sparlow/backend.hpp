@@ -144,7 +144,7 @@ class Backend {
   // Reductions (f64 accumulation) --------------------------------------------------------------------------
   bool fetch_all_finite(ConstView x);
   double fetch_dot(ConstView x, ConstView y);
-  // tr(e gram e^T) with f64 products
+  // tr(e gram e^T) with f64 products, gram symmetric
   double fetch_quadratic(ConstView e, ConstView gram);
 
   // Patterns -----------------------------------------------------------------------------------------------
