@@ -32,7 +32,7 @@ def size_of(setting: str) -> dict[str, Any]:
     """Recipe fields of a setting."""
     pattern, _, low_rank = setting.partition("+")
     if not low_rank:
-        return {"pattern": pattern}
+        return {"pattern": pattern, "rank": 0}
     return {
         "pattern": pattern,
         **({"rank": int(low_rank[1:])} if low_rank[0] == "r" else {"budget": float(low_rank[1:])}),

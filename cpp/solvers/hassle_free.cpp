@@ -13,7 +13,8 @@
 namespace sparlow {
 namespace {
 
-constexpr Index kStartSteps = 8;  // subspace steps while there is no warm start
+constexpr Index kStartSteps = 8;   // subspace steps while there is no warm start
+constexpr Index kPrunerRefit = 5;  // of an alps step; its ten would be undone by the next turn
 
 class HassleFree {
  public:
@@ -26,7 +27,7 @@ class HassleFree {
         w_(stack_scaled(context, context.gram->scale())) {
     for (Matrix* x : {&s_, &best_s_, &gap_, &gradient_}) *x = backend_.matrix(w_.rows(), w_.cols());
     if (context.choice("pruner") == "sparsegpt") columns_.emplace(context, 128);
-    else admm_.emplace(context, AdmmPruner::Settings{option("pruner_iterations"), 3, 10, 0.1});
+    else admm_.emplace(context, AdmmPruner::Settings{option("pruner_iterations"), 3, kPrunerRefit, 0.1});
   }
 
   void run() {

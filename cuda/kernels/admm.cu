@@ -87,7 +87,28 @@ cudaError_t advance(const Admm& step, cudaStream_t stream) {
   });
 }
 
+namespace {
+
+// Four entries at a time, no velocity.
+cudaError_t reflect_packs(const Admm& step, cudaStream_t stream) {
+  return for_each(step.rows, step.cols / 4, stream, [step] __device__(Size i, Size p) {
+    const float4 w = *reinterpret_cast<const float4*>(step.w.row(i) + 4 * p);
+    const float4 t = *reinterpret_cast<const float4*>(step.t.row(i) + 4 * p);
+    const uchar4 kept = *reinterpret_cast<const uchar4*>(step.mask.row(i) + 4 * p);
+    const float s = step.dual_scale;
+    const float4 next =
+        make_float4(kept.x ? t.x : s * t.x, kept.y ? t.y : s * t.y, kept.z ? t.z : s * t.z, kept.w ? t.w : s * t.w);
+    *reinterpret_cast<float4*>(step.t.row(i) + 4 * p) = next;
+    *reinterpret_cast<float4*>(step.residual.row(i) + 4 * p) =
+        make_float4(w.x - reflected(next.x, kept.x), w.y - reflected(next.y, kept.y), w.z - reflected(next.z, kept.z),
+                    w.w - reflected(next.w, kept.w));
+  });
+}
+
+}  // namespace
+
 cudaError_t reflect(const Admm& step, cudaStream_t stream) {
+  if (step.velocity.data == nullptr && fits_two_of_four(step)) return reflect_packs(step, stream);
   return for_each(step.rows, step.cols, stream, [step] __device__(Size i, Size j) {
     const bool kept = step.mask.row(i)[j] != 0;
     float t = step.t.row(i)[j];
