@@ -1,9 +1,9 @@
-// Compressed layers on the GPU: y = x sᵀ + (x vᵀ) uᵀ + bias with s 2:4, in bfloat16 or float16, for few tokens.
+// Compressed layers on the GPU: y = x sᵀ + (x vᵀ) uᵀ + bias with s 2:4, in bfloat16 or float16.
 // Raw pointers, sizes, a stream; no allocation, no synchronisation, safe to capture in a CUDA graph.
 //
 //   pack     once per layer: checkpoint layout -> what the kernels read (nm24_layout.hpp)
 //   plan     a pure function of shapes and device: which kernel, how much workspace
-//   forward  one launch
+//   forward  one launch, or two for many tokens
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,21 +11,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "nm24_plan.hpp"
+
 namespace sparlow::kernels {
 
 enum class Half { bfloat16, float16 };
-
-// Up to four layers that read the same x may be stacked (q, k, v; gate, up). Each but the last has a multiple of 32
-// rows. They share one rank: the largest; narrower factors are padded with zeros.
-struct Nm24Shape {
-  static constexpr int kMaxParts = 4;
-  int d_in = 0;  // a multiple of 4
-  int rank = 0;
-  int parts = 1;
-  int rows[kMaxParts] = {};
-
-  constexpr int d_out() const { return rows[0] + rows[1] + rows[2] + rows[3]; }
-};
 
 struct Nm24Bytes {
   std::size_t weights, u, v;
@@ -44,35 +34,21 @@ struct Nm24Part {
 cudaError_t nm24_pack(const Nm24Shape& shape, int part, const Nm24Part& from, void* weights, void* u, void* v,
                       cudaStream_t stream);
 
-struct Nm24Device {
-  int arch;  // 10 major + minor, e.g. 90
-  int multiprocessors;
+// The exact inverse, of a shape of one part.
+struct Nm24Out {
+  void* values;
+  std::uint8_t* meta;
+  void *u, *v;
 };
+cudaError_t nm24_unpack(const Nm24Shape& shape, const void* weights, const void* u, const void* v, const Nm24Out& to,
+                        cudaStream_t stream);
 
-enum class Nm24Kernel {
-  decode,  // warp-sized products, sm_80 and later
-  wide,    // warpgroup-sized products, sm_90
-};
-
-struct Nm24Plan {
-  Nm24Kernel kernel;
-  int token_tiles;        // of 8 tokens, of one block
-  int variant;            // index into the kernel's compiled configurations
-  int splits;             // blocks that share rows: a cluster
-  std::size_t workspace;  // bytes
-};
-
-// tokens >= 1, best up to 64: more are taken 64 at a time, each time reading the weights again. aligned_x: x starts at
-// a multiple of 16 bytes (it must at one of 8).
-Nm24Plan nm24_plan(const Nm24Shape& shape, int tokens, bool aligned_x, const Nm24Device& device);
-const char* nm24_name(const Nm24Plan& plan);
-
-// The workspace must be zero before its first use and belongs to one stream at a time; layers may share it. All
-// matrices are row-major and contiguous: x [tokens, d_in], y [tokens, d_out], bias [d_out] or null.
+// The workspace must be zero before its first use, the scratch may hold anything; they belong to one stream at a time,
+// and layers may share them. All matrices are row-major and contiguous: x [tokens, d_in], y [tokens, d_out], bias [d_out] or null.
 // overlap: may begin before the kernel ahead of it on the stream has ended (sm_90). It reads x only after that.
 struct Nm24Call {
   const void *weights, *u, *v, *bias, *x;
-  void *y, *workspace;
+  void *y, *workspace, *scratch;
   int tokens;
   Half type;
   bool overlap;

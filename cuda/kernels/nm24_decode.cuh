@@ -5,6 +5,7 @@
 
 #include "nm24_inner.cuh"
 #include "nm24_ring.cuh"
+#include "nm24_store.cuh"
 
 namespace sparlow::kernels {
 
@@ -68,13 +69,6 @@ __device__ __forceinline__ void store_sums(float* sums, const float (&acc)[2][kT
 #pragma unroll
       for (int i = 0; i < 4; ++i)
         sums[(8 * t + lane % 4 * 2 + i % 2) * kSumStride + m * 16 + lane / 4 + i / 2 * 8] = acc[m][t][i];
-}
-
-template <typename T>
-__device__ __forceinline__ void store_y(const ForwardArgs& a, int token, int row, float sum) {
-  if (token >= a.tokens || row >= a.d_out) return;
-  if (a.bias) sum += to_float(static_cast<const T*>(a.bias)[row]);
-  static_cast<T*>(a.y)[static_cast<std::size_t>(token) * a.d_out + row] = from_float<T>(sum);
 }
 
 // Shared memory of a warp: its ring, which its sums replace at the end.

@@ -135,6 +135,17 @@ __device__ __forceinline__ void barrier_init_done() {
 __device__ __forceinline__ void barrier_arrive(Barrier* b) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
 }
+// Signals that the whole warp came here: one lane does, for all that __syncwarp put before it. compute-sanitizer's
+// racecheck does not follow that step and reports the other lanes' reads; built for it, every lane arrives.
+#ifdef SPARLOW_RACECHECK
+constexpr int kWarpArrivals = 32;
+#else
+constexpr int kWarpArrivals = 1;
+#endif
+__device__ __forceinline__ void barrier_arrive_warp(Barrier* b, int lane) {
+  __syncwarp();
+  if (lane < kWarpArrivals) barrier_arrive(b);
+}
 __device__ __forceinline__ void barrier_expect(Barrier* b, unsigned bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes)
                : "memory");
@@ -160,6 +171,17 @@ __device__ __forceinline__ void bulk_copy(void* shared, const void* global, unsi
       : "memory");
 }
 
+__device__ __forceinline__ void bulk_copy(void* shared, const void* global, unsigned bytes, Barrier* b) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(shared)),
+               "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(shared_address(b))
+               : "memory");
+}
+__device__ __forceinline__ void prefetch_to_l2(const void* global, unsigned bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(global)), "r"(bytes)
+               : "memory");
+}
+
 // One thread copies a box of a matrix; what lies outside the matrix becomes zero and counts as copied.
 __device__ __forceinline__ void tensor_copy(void* shared, const CUtensorMap* map, int column, int row, Barrier* b) {
   asm volatile(
@@ -170,6 +192,10 @@ __device__ __forceinline__ void tensor_copy(void* shared, const CUtensorMap* map
 }
 
 __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+// Orders nothing but the blocks themselves; the fence of the other takes a microsecond.
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 
 __device__ __forceinline__ std::uint32_t address_in_cluster(const void* local, unsigned rank) {

@@ -1,37 +1,16 @@
-#include <cuda.h>
-
 #include <algorithm>
 #include <limits>
 #include <utility>
 
+#include "nm24.hpp"
 #include "nm24_decode.cuh"
+#include "nm24_launch.cuh"
+#include "nm24_many.hpp"
 #include "nm24_plan.hpp"
 #include "nm24_wide.cuh"
 
 namespace sparlow::kernels {
 namespace {
-
-template <typename... Parameters, typename... Values>
-cudaError_t launch(void (*kernel)(Parameters...), int grid, int threads, int shared, int cluster, bool overlap,
-                   cudaStream_t stream, const Values&... values) {
-  if (shared > 48 * 1024) {
-    const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-    if (status != cudaSuccess) return status;
-  }
-  cudaLaunchAttribute attributes[2]{};
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(grid), config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared, config.stream = stream, config.attrs = attributes;
-  if (cluster > 1) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
-    attributes[config.numAttrs++].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-  }
-  if (overlap) {
-    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  return cudaLaunchKernelEx(&config, kernel, values...);
-}
 
 ForwardArgs make_args(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call) {
   ForwardArgs a{};
@@ -72,29 +51,6 @@ cudaError_t launch_decode(ForwardArgs a, bool overlap, cudaStream_t stream) {
                 config.warps * 32, shared, 1, overlap, stream, a);
 }
 
-// x as boxes of 64 columns with a 128-byte swizzle.
-template <typename T>
-cudaError_t map_x(const ForwardArgs& a, int tokens, CUtensorMap& map) {
-  using Encode = decltype(&cuTensorMapEncodeTiled);
-  static const Encode encode = [] {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    const cudaError_t status =
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found);
-    return status == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<Encode>(entry) : nullptr;
-  }();
-  if (!encode) return cudaErrorNotSupported;
-  const cuuint64_t size[] = {static_cast<cuuint64_t>(a.d_in), static_cast<cuuint64_t>(a.tokens)};
-  const cuuint64_t stride[] = {static_cast<cuuint64_t>(a.d_in) * 2};
-  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(tokens)}, step[] = {1, 1};
-  constexpr bool bf16 = std::is_same_v<T, __nv_bfloat16>;
-  const CUresult status =
-      encode(&map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<void*>(a.x),
-             size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 template <typename T, int kConfig>
 cudaError_t launch_wide(ForwardArgs a, bool overlap, cudaStream_t stream) {
   using Shape =
@@ -102,7 +58,7 @@ cudaError_t launch_wide(ForwardArgs a, bool overlap, cudaStream_t stream) {
   const int row_blocks = a.splits * blocks(a.d_out, Shape::kRows) * blocks(a.tokens, Shape::kTokens);
   set_blocks(a, Shape::kInnerTiles, row_blocks, 1);
   CUtensorMap map;
-  const cudaError_t status = map_x<T>(a, Shape::kTokens, map);
+  const cudaError_t status = map_rows<T>(a.x, a.d_in, a.tokens, Shape::kTokens, map);
   if (status != cudaSuccess) return status;
   return launch(wide_kernel<T, Shape>, a.first_block + row_blocks, Shape::kThreads, Shape::kSharedBytes, a.splits,
                 overlap, stream, a, map);
@@ -130,6 +86,7 @@ cudaError_t forward(const Nm24Plan& plan, const ForwardArgs& a, bool overlap, cu
 }  // namespace
 
 cudaError_t nm24_forward(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream) {
+  if (plan.kernel == Nm24Kernel::many) return nm24_forward_many(shape, plan, call, stream);
   const ForwardArgs a = make_args(shape, plan, call);
   return call.type == Half::bfloat16 ? forward<__nv_bfloat16>(plan, a, call.overlap, stream)
                                      : forward<__half>(plan, a, call.overlap, stream);

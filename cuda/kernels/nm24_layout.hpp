@@ -116,6 +116,48 @@ SPARLOW_HD std::uint32_t v_word(const Dense16& v, std::size_t index) {
   return v.pair(tile * kRankBlock + word_row(lane, word), step * kStep + 8 * (lane % 4) + 4 * half + 2 * (word / 2));
 }
 
+// The way back: which packed word holds a pair of the checkpoint, for the exact inverse of packing.
+struct PackedNm24 {
+  const std::uint32_t* words;
+  int d_in;
+
+  SPARLOW_HD std::size_t block_of(int row, int group) const {
+    return static_cast<std::size_t>(row / kRowBlock) * blocks(d_in, kColumnBlock) + group / (kColumnBlock / 4);
+  }
+  SPARLOW_HD std::uint32_t pair(int row, int group) const {
+    const int tile = row / 16 % 2, step = group / 8 % 4, lane = row % 8 * 4 + group % 4;
+    const int word = row / 8 % 2 + 2 * (group / 4 % 2);
+    return words[(block_of(row, group) * kBlockUnits + (tile * 4 + step) * 32 + lane) * 4 + word];
+  }
+  SPARLOW_HD std::uint32_t nibble(int row, int group) const {
+    const int tile = row / 16 % 2, step = group / 8 % 4, lane = row % 8 * 4 + step % 2 * 2 + group / 4 % 2;
+    const std::uint32_t bits =
+        words[(block_of(row, group) * kBlockUnits + kValueUnits + lane) * 4 + 2 * tile + step / 2];
+    return bits >> (row / 8 % 2 * 16 + 4 * (group % 4)) & 15;
+  }
+  // Byte `byte` of a row of the checkpoint's meta.
+  SPARLOW_HD std::uint32_t meta(int row, int byte) const {
+    const int group = 2 * byte;
+    return nibble(row, group) | (4 * (group + 1) < d_in ? nibble(row, group + 1) << 4 : 0);
+  }
+};
+
+SPARLOW_HD std::uint16_t half_of(std::uint32_t word, int odd) { return static_cast<std::uint16_t>(word >> 16 * odd); }
+
+// Element of u from its packed words; rank: of the packed matrix.
+SPARLOW_HD std::uint16_t u_element(const std::uint32_t* words, int rank, int row, int column) {
+  const int inner = column % kRankBlock, lane = row % 8 * 4 + inner % 8 / 2, word = row / 8 % 2 + 2 * (inner / 8);
+  const std::size_t unit =
+      (static_cast<std::size_t>(row / kRowBlock) * blocks(rank, kRankBlock) + column / kRankBlock) * 2 + row / 16 % 2;
+  return half_of(words[(unit * 32 + lane) * 4 + word], column % 2);
+}
+SPARLOW_HD std::uint16_t v_element(const std::uint32_t* words, int d_in, int row, int column) {
+  const int inner = column % kStep, lane = row % 8 * 4 + inner / 8, word = row / 8 % 2 + 2 * (inner / 2 % 2);
+  const std::size_t steps = static_cast<std::size_t>(blocks(d_in, kColumnBlock)) * (kColumnBlock / kStep);
+  const std::size_t unit = (row / kRankBlock * steps + column / kStep) * 2 + inner / 4 % 2;
+  return half_of(words[(unit * 32 + lane) * 4 + word], column % 2);
+}
+
 SPARLOW_HD std::size_t weight_words(int d_out, int d_in) {
   return static_cast<std::size_t>(blocks(d_out, kRowBlock)) * blocks(d_in, kColumnBlock) * kBlockUnits * 4;
 }

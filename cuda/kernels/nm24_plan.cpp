@@ -8,6 +8,7 @@ namespace {
 
 constexpr int kTile = 8;  // tokens
 constexpr int kWideRows = 64;
+constexpr int kMostForWide = 64;
 
 // Warpgroup products exist on sm_90 alone, the tensor copy of x wants rows at multiples of 16 bytes, and a block's rows
 // may not straddle two parts.
@@ -38,7 +39,21 @@ void plan_wide(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Dev
   plan.variant = 2 * size + deep;
 }
 
+// A block's 128 rows may not straddle two parts.
+bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device) {
+  for (int p = 0; p + 1 < shape.parts; ++p)
+    if (shape.rows[p] % kManyRows != 0) return false;
+  return device.arch == 90 && aligned_x && shape.d_in % 8 == 0;
+}
+
+void plan_many(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Device&) {
+  plan.variant = tokens <= 128 ? 0 : 4;
+  plan.scratch = 2 * static_cast<std::size_t>(tokens) * shape.parts * many_t_columns(shape);
+}
+
 }  // namespace
+
+int many_t_columns(const Nm24Shape& shape) { return 2 * kManyRankStage * blocks(shape.rank, kManyRankStage); }
 
 Nm24Workspace nm24_workspace(const Nm24Shape& shape, const Nm24Plan& plan, int tokens) {
   const std::size_t groups = blocks(tokens, kTile * plan.token_tiles);
@@ -53,6 +68,11 @@ Nm24Workspace nm24_workspace(const Nm24Shape& shape, const Nm24Plan& plan, int t
 Nm24Plan nm24_plan(const Nm24Shape& shape, int tokens, bool aligned_x, const Nm24Device& device) {
   Nm24Plan plan{};
   plan.splits = 1;
+  if (tokens > kMostForWide && many_can(shape, aligned_x, device)) {
+    plan.kernel = Nm24Kernel::many;
+    plan_many(plan, shape, tokens, device);
+    return plan;
+  }
   if (wide_can(shape, aligned_x, device) && !decode_is_faster(shape, tokens, device)) {
     plan.kernel = Nm24Kernel::wide;
     plan_wide(plan, shape, tokens, device);
@@ -66,6 +86,9 @@ Nm24Plan nm24_plan(const Nm24Shape& shape, int tokens, bool aligned_x, const Nm2
   return plan;
 }
 
-const char* nm24_name(const Nm24Plan& plan) { return plan.kernel == Nm24Kernel::wide ? "wide" : "decode"; }
+const char* nm24_name(const Nm24Plan& plan) {
+  constexpr const char* names[] = {"decode", "wide", "many"};
+  return names[static_cast<int>(plan.kernel)];
+}
 
 }  // namespace sparlow::kernels

@@ -1,9 +1,45 @@
-// The compiled configurations, shared by the planner and the launcher.
+// Shapes of compressed layers, the planner, and the compiled configurations it chooses from. Pure host code: needs no
+// CUDA.
 #pragma once
 
-#include "nm24.hpp"
+#include <cstddef>
 
 namespace sparlow::kernels {
+
+// Up to four layers that read the same x may be stacked (q, k, v; gate, up). Each but the last has a multiple of 32
+// rows. They share one rank: the largest; narrower factors are padded with zeros.
+struct Nm24Shape {
+  static constexpr int kMaxParts = 4;
+  int d_in = 0;  // a multiple of 4
+  int rank = 0;
+  int parts = 1;
+  int rows[kMaxParts] = {};
+
+  constexpr int d_out() const { return rows[0] + rows[1] + rows[2] + rows[3]; }
+};
+
+struct Nm24Device {
+  int arch;  // 10 major + minor, e.g. 90
+  int multiprocessors;
+};
+
+enum class Nm24Kernel {
+  decode,  // warp-sized products, sm_80 and later
+  wide,    // warpgroup-sized products, sm_90
+  many,    // the same with tiles of 128 rows and 64 to 256 tokens, bound by the matrix units
+};
+
+struct Nm24Plan {
+  Nm24Kernel kernel;
+  int token_tiles;                 // of 8 tokens, of one block
+  int variant;                     // index into the kernel's compiled configurations
+  int splits;                      // blocks that share rows: a cluster
+  std::size_t workspace, scratch;  // bytes
+};
+
+// tokens >= 1. aligned_x: x starts at a multiple of 16 bytes (it must at one of 8).
+Nm24Plan nm24_plan(const Nm24Shape& shape, int tokens, bool aligned_x, const Nm24Device& device);
+const char* nm24_name(const Nm24Plan& plan);
 
 constexpr int kInnerSplits = 4;  // blocks that share the columns of x vᵀ
 
@@ -24,6 +60,21 @@ struct WideConfig {
 // For each number of tokens a shallow ring, which lets two blocks or more share a multiprocessor, and a deep one.
 constexpr WideConfig kWideConfigs[] = {{2, 1, 5}, {2, 1, 8}, {4, 1, 4}, {4, 1, 6}, {8, 1, 3}, {8, 1, 7}};
 constexpr int kWideConfigCount = sizeof kWideConfigs / sizeof kWideConfigs[0];
+
+struct ManyConfig {
+  int tokens;   // of one block
+  int cluster;  // blocks that share x,
+  int splits;   // or columns
+  int x_stages, weight_stages;
+};
+constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 8, 4},  {128, 1, 2, 8, 4},  {128, 1, 4, 8, 4},  {128, 2, 1, 8, 4},
+                                       {256, 1, 1, 5, 3},  {256, 1, 2, 5, 3},  {256, 1, 4, 5, 3},  {256, 2, 1, 5, 3},
+                                       {128, 1, 1, 12, 0}, {128, 1, 2, 12, 0}, {128, 1, 4, 12, 0}, {128, 2, 1, 12, 0},
+                                       {256, 1, 1, 6, 0},  {256, 1, 2, 6, 0},  {256, 1, 4, 6, 0},  {256, 2, 1, 6, 0}};
+constexpr int kManyConfigCount = sizeof kManyConfigs / sizeof kManyConfigs[0];
+constexpr int kManyRows = 128;               // of one block
+constexpr int kManyRankStage = 64;           // t has columns for whole stages of ranks, twice: high and low parts
+int many_t_columns(const Nm24Shape& shape);  // of one part
 
 // Offsets in bytes of what follows Progress.
 struct Nm24Workspace {

@@ -57,37 +57,17 @@ __device__ __forceinline__ void consume(float (&acc)[Shape::kTiles][4], const Fo
   for (int i = 0; i < work.columns; ++i) {
     ring.wait_full(i);
     multiply_columns<T, Shape>(acc, ring.stage(i), warp, lane);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(ring.empty(i));
+    barrier_arrive_warp(ring.empty(i), lane);
   }
   for (int i = work.columns, turn = 0; i < work.count; ++i, ++turn) {
     ring.wait_full(i);
     barrier_wait(&ring.barriers.t_full, turn % 2);
     multiply_rank_stage<T, Shape>(acc, ring.stage(i), ring.t(), warp,
                                   min(a.rank_steps - work.rank_step(i), kStageRankSteps), lane);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(ring.empty(i)), barrier_arrive(&ring.barriers.t_empty);
+    barrier_arrive_warp(ring.empty(i), lane);
+    barrier_arrive_warp(&ring.barriers.t_empty, lane);
   }
 }
-
-// Four rows of y.
-template <typename T>
-__device__ __forceinline__ void store_four(const ForwardArgs& a, int token, int row, float4 sum) {
-  if (a.d_out % 4 || row >= a.d_out) {
-    store_y<T>(a, token, row, sum.x), store_y<T>(a, token, row + 1, sum.y);
-    store_y<T>(a, token, row + 2, sum.z), store_y<T>(a, token, row + 3, sum.w);
-    return;
-  }
-  if (a.bias) {
-    const auto* bias = static_cast<const T*>(a.bias) + row;
-    sum.x += to_float(bias[0]), sum.y += to_float(bias[1]), sum.z += to_float(bias[2]), sum.w += to_float(bias[3]);
-  }
-  const uint2 out =
-      make_uint2(pack(from_float<T>(sum.x), from_float<T>(sum.y)), pack(from_float<T>(sum.z), from_float<T>(sum.w)));
-  *reinterpret_cast<uint2*>(static_cast<T*>(a.y) + static_cast<std::size_t>(token) * a.d_out + row) = out;
-}
-
-__device__ __forceinline__ void add(float4& a, const float4& b) { a.x += b.x, a.y += b.y, a.z += b.z, a.w += b.w; }
 
 // Sums lie in shared memory as [token][row]. The blocks of a cluster (1 << split_bits of them) hand each other their
 // shares of the rows; each stores its own.

@@ -52,8 +52,8 @@ struct WideRing {
 
   __device__ __forceinline__ void init() const {
     for (int s = 0; s < Shape::kStages; ++s)
-      barrier_init(&barriers.full[s], 1), barrier_init(&barriers.empty[s], Shape::kWarps);
-    barrier_init(&barriers.t_full, 1), barrier_init(&barriers.t_empty, Shape::kWarps);
+      barrier_init(&barriers.full[s], 1), barrier_init(&barriers.empty[s], Shape::kWarps * kWarpArrivals);
+    barrier_init(&barriers.t_full, kWarpArrivals), barrier_init(&barriers.t_empty, Shape::kWarps * kWarpArrivals);
     barrier_init_done();
   }
   __device__ __forceinline__ unsigned char* stage(int i) const {
@@ -139,8 +139,7 @@ __device__ __forceinline__ unsigned carry_t(const ForwardArgs& a, const WideRing
           ring.t()[(unit + k) * 32 + lane] =
               make_uint4(found[2 * k].x, found[2 * k].y, found[2 * k + 1].x, found[2 * k + 1].y);
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(&ring.barriers.t_full);
+    barrier_arrive_warp(&ring.barriers.t_full, lane);
   }
   return lane == 0 && a.rank_steps ? finish_with_t(a) : ~0u;
 }

@@ -179,6 +179,12 @@ void* workspace(std::size_t bytes) {
   return buffer.data;
 }
 
+void* scratch(std::size_t bytes) {
+  static const Buffer<unsigned char> buffer(std::vector<unsigned char>(16 << 20, 0xff));
+  if (bytes > buffer.size) std::printf("scratch of %zu bytes\n", bytes), std::exit(2);
+  return buffer.data;
+}
+
 template <typename T>
 struct Run {
   Layer<T>& layer;
@@ -208,6 +214,7 @@ struct Run {
                         x.data + x_offset,
                         y.data,
                         workspace(plan.workspace),
+                        scratch(plan.scratch),
                         tokens,
                         std::is_same_v<T, __half> ? Half::float16 : Half::bfloat16,
                         overlap};
@@ -245,6 +252,21 @@ void check(Layer<T>& layer, const std::vector<T>& x, const std::vector<double>& 
     if (std::memcmp(&y[i], "\xff\xff", 2) != 0) return fail(what + " wrote behind y", double(i - want.size()));
 }
 
+// Every tile of the kernel for many tokens, also where the planner would choose another.
+template <typename T>
+void test_many(Layer<T>& layer, const std::vector<T>& x, const std::vector<double>& want, int tokens, bool with_bias,
+               const std::string& what) {
+  const Nm24Shape& shape = layer.shape;
+  bool can = device.arch == 90 && shape.d_in % 8 == 0;
+  for (int p = 0; p + 1 < shape.parts; ++p) can = can && shape.rows[p] % 128 == 0;
+  for (int variant = 0; can && variant < kManyConfigCount; ++variant) {
+    Nm24Plan plan{};
+    plan.kernel = Nm24Kernel::many, plan.variant = variant;
+    plan.scratch = std::size_t(2) * tokens * shape.parts * many_t_columns(shape);
+    check<T>(layer, x, want, tokens, with_bias, plan, 0, what + " many " + std::to_string(variant));
+  }
+}
+
 // All plans that can run: the planner's, the portable one, and more splits than it would choose.
 template <typename T>
 void test(const std::vector<int>& rows, int d_in, const std::vector<int>& ranks, const std::vector<int>& tokens,
@@ -259,6 +281,7 @@ void test(const std::vector<int>& rows, int d_in, const std::vector<int>& ranks,
                              std::to_string(ranks[0]) + " tokens " + std::to_string(n);
     Nm24Plan plan = nm24_plan(layer.shape, n, true, device);
     check<T>(layer, x, want, n, with_bias, plan, 0, what + " " + nm24_name(plan));
+    test_many<T>(layer, x, want, n, with_bias, what);
     if (plan.kernel == Nm24Kernel::wide)
       for (plan.splits = 1; plan.splits <= 4; plan.splits *= 2)
         check<T>(layer, x, want, n, with_bias, plan, 0, what + " splits " + std::to_string(plan.splits));
@@ -269,11 +292,29 @@ void test(const std::vector<int>& rows, int d_in, const std::vector<int>& ranks,
   }
 }
 
+// The checkpoint comes back bit for bit.
+void test_unpack(int rows, int d_in, int rank, std::mt19937& random) {
+  using T = __nv_bfloat16;
+  Layer<T> layer({rows}, d_in, {rank}, random);
+  const Checkpoint<T>& c = layer.parts[0];
+  Buffer<T> values(c.values.size()), u(c.u.size()), v(c.v.size());
+  Buffer<std::uint8_t> meta(c.meta.size());
+  CHECK(nm24_unpack(layer.shape, layer.weights.data, layer.u.data, layer.v.data,
+                    {values.data, meta.data, u.data, v.data}, nullptr));
+  const auto same = [](const auto& buffer, const auto& want) {
+    const auto got = buffer.host();
+    return std::memcmp(got.data(), want.data(), want.size() * sizeof want[0]) == 0;
+  };
+  ++checks;
+  if (!same(values, c.values) || !same(meta, c.meta) || !same(u, c.u) || !same(v, c.v))
+    fail("unpack " + std::to_string(rows) + " x " + std::to_string(d_in), rank);
+}
+
 // NaN in one token reaches what it multiplies and no other token.
 void test_nan(std::mt19937& random) {
   using T = __nv_bfloat16;
   Layer<T> layer({96}, 576, {16}, random);
-  for (int tokens : {3, 17, 64}) {
+  for (int tokens : {3, 17, 64, 200}) {
     std::vector<T> x = make_x<T>(tokens, 576, random);
     x[576 + 77] = narrow<T>(std::numeric_limits<float>::quiet_NaN());
     const std::vector<double> want = layer.reference(x, tokens, false);
@@ -344,7 +385,7 @@ int main(int argc, char**) {
   std::mt19937 random(7);
   const bool quick = argc > 1;  // for compute-sanitizer
   const std::vector<int> tokens =
-      quick ? std::vector<int>{1, 17, 64} : std::vector<int>{1, 3, 8, 9, 16, 17, 33, 64, 129};
+      quick ? std::vector<int>{1, 17, 64, 129} : std::vector<int>{1, 3, 8, 9, 16, 17, 33, 64, 129, 300};
   test<__nv_bfloat16>({70}, 260, {5}, tokens, random);
   test<__nv_bfloat16>({64, 128, 40}, 576, {16, 64, 5}, tokens, random);
   test<__half>({333}, 1032, {64}, quick ? std::vector<int>{3, 40} : tokens, random);
@@ -353,8 +394,9 @@ int main(int argc, char**) {
     test<__nv_bfloat16>({1}, 4, {1}, tokens, random);
     test<__nv_bfloat16>({256}, 4096, {64}, {1, 8, 16, 64}, random);
     test<__half>({512, 128, 128}, 896, {32, 32, 32}, tokens, random);
+    test_unpack(70, 260, 5, random), test_unpack(1, 4, 1, random), test_unpack(576, 1536, 64, random);
     test_nan(random);
-    for (int n : {1, 16, 64}) test_chain(n, random);
+    for (int n : {1, 16, 64, 200}) test_chain(n, random);
   }
   std::printf("%d checks, %d failures\n", checks, failures);
   return failures ? 1 : 0;

@@ -91,6 +91,15 @@ void test_weights(int d_out, int d_in, std::mt19937& random) {
   std::vector<std::uint32_t> packed(weight_words(d_out, d_in));
   for (std::size_t i = 0; i < packed.size(); ++i)
     packed[i] = weight_word({s.values.data(), s.meta.data(), d_out, d_in}, i);
+  const PackedNm24 back{packed.data(), d_in};
+  for (int row = 0; row < d_out; ++row) {
+    for (int g = 0; g < d_in / 4; ++g) {
+      const std::uint16_t* pair = &s.values[row * (d_in / 2) + 2 * g];
+      expect(back.pair(row, g) == (pair[0] | std::uint32_t{pair[1]} << 16), "unpacked s", d_out, d_in, 0);
+    }
+    for (int b = 0; b < (d_in + 7) / 8; ++b)
+      expect(back.meta(row, b) == s.meta[row * ((d_in + 7) / 8) + b], "unpacked meta", d_out, d_in, 0);
+  }
   for (int rb = 0; rb < blocks(d_out, kRowBlock); ++rb)
     for (int cb = 0; cb < blocks(d_in, kColumnBlock); ++cb) {
       const std::size_t block = (static_cast<std::size_t>(rb) * blocks(d_in, kColumnBlock) + cb) * kBlockUnits;
@@ -121,6 +130,9 @@ void test_u(int d_out, int rank, std::mt19937& random) {
   const Matrix16 u(d_out, rank, random);
   std::vector<std::uint32_t> packed(u_words(d_out, rank));
   for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = u_word(u.view(), rank, i);
+  for (int i = 0; i < d_out; ++i)
+    for (int j = 0; j < rank; ++j)
+      expect(u_element(packed.data(), rank, i, j) == u.data[i * rank + j], "unpacked u", d_out, 0, rank);
   const int steps = blocks(rank, kRankBlock);
   for (int rb = 0; rb < blocks(d_out, kRowBlock); ++rb)
     for (int step = 0; step < steps; ++step)
@@ -137,6 +149,9 @@ void test_v(int rank, int d_in, std::mt19937& random) {
   const Matrix16 v(rank, d_in, random);
   std::vector<std::uint32_t> packed(v_words(rank, d_in));
   for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = v_word(v.view(), i);
+  for (int i = 0; i < rank; ++i)
+    for (int j = 0; j < d_in; ++j)
+      expect(v_element(packed.data(), d_in, i, j) == v.data[i * d_in + j], "unpacked v", 0, d_in, rank);
   const int steps = blocks(d_in, kColumnBlock) * 4;
   for (int rt = 0; rt < blocks(rank, kRankBlock); ++rt)
     for (int step = 0; step < steps; ++step)

@@ -49,6 +49,37 @@ void test_splits() {
   expect(nm24_plan(layer(28672, 14336), 64, true, kH100).splits == 1, "many rows are not");
 }
 
+void test_many() {
+  const Nm24Shape square = layer(4096, 4096);
+  expect(kernel(square, 65) == Nm24Kernel::many && kernel(square, 8192) == Nm24Kernel::many, "very many tokens");
+  expect(kernel(square, 65, kA100) == Nm24Kernel::decode, "portable");
+  expect(kernel(square, 65, kH100, false) == Nm24Kernel::decode, "x not aligned");
+  Nm24Shape stacked = layer(4096, 4096);
+  stacked.parts = 2, stacked.rows[1] = 1000;
+  expect(kernel(stacked, 100) == Nm24Kernel::many, "only the last part may be ragged");
+  stacked.rows[0] = 4096 + 64;
+  expect(kernel(stacked, 100) == Nm24Kernel::wide, "tiles would straddle parts");
+}
+
+void check_many(const Nm24Shape& shape, const Nm24Plan& plan, int tokens) {
+  expect(plan.variant >= 0 && plan.variant < kManyConfigCount, "variant");
+  expect(many_t_columns(shape) >= 2 * shape.rank && many_t_columns(shape) % 8 == 0, "columns of t");
+  expect(plan.scratch == std::size_t{2} * tokens * shape.parts * many_t_columns(shape), "room for t");
+  expect(plan.workspace == 0, "workspace");
+}
+
+void check_few(const Nm24Shape& shape, const Nm24Plan& plan, int tokens) {
+  const bool wide = plan.kernel == Nm24Kernel::wide;
+  expect(plan.variant >= 0 && plan.variant < (wide ? kWideConfigCount : kDecodeConfigCount), "variant");
+  expect(plan.splits == 1 || (wide && (plan.splits == 2 || plan.splits == 4)), "splits");
+  const int tiles = wide ? kWideConfigs[plan.variant].token_tiles : kDecodeConfigs[plan.variant].token_tiles;
+  expect(tiles == plan.token_tiles, "token tiles");
+  const Nm24Workspace w = nm24_workspace(shape, plan, tokens);
+  expect(w.shares >= 8 && w.sums >= w.shares && w.end == plan.workspace && w.sums % 16 == 0, "workspace");
+  expect(shape.rank > 0 || plan.workspace == w.shares, "rank 0 needs no room for t");
+  expect(plan.scratch == 0, "scratch");
+}
+
 // Whatever the shape: a configuration that exists, a power of two of splits, tiles that cover a group.
 void test_all() {
   for (const Nm24Device& device : {kH100, kA100})
@@ -58,14 +89,8 @@ void test_all() {
           for (int tokens : {1, 3, 8, 9, 16, 17, 33, 64, 65, 129, 8192}) {
             const Nm24Shape shape = layer(d_out, d_in, rank);
             const Nm24Plan plan = nm24_plan(shape, tokens, true, device);
-            const bool wide = plan.kernel == Nm24Kernel::wide;
-            expect(plan.variant >= 0 && plan.variant < (wide ? kWideConfigCount : kDecodeConfigCount), "variant");
-            expect(plan.splits == 1 || (wide && (plan.splits == 2 || plan.splits == 4)), "splits");
-            const int tiles = wide ? kWideConfigs[plan.variant].token_tiles : kDecodeConfigs[plan.variant].token_tiles;
-            expect(tiles == plan.token_tiles, "token tiles");
-            const Nm24Workspace w = nm24_workspace(shape, plan, tokens);
-            expect(w.shares >= 8 && w.sums >= w.shares && w.end == plan.workspace && w.sums % 16 == 0, "workspace");
-            expect(rank > 0 || plan.workspace == w.shares, "rank 0 needs no room for t");
+            if (plan.kernel == Nm24Kernel::many) check_many(shape, plan, tokens);
+            else check_few(shape, plan, tokens);
           }
 }
 
@@ -74,6 +99,7 @@ void test_all() {
 int main() {
   test_kernel();
   test_splits();
+  test_many();
   test_all();
   std::printf("ok\n");
 }
