@@ -34,15 +34,25 @@ Function* find(void* library, const char* name, const std::string& path) {
   return reinterpret_cast<Function*>(symbol);
 }
 
-}  // namespace
-
-std::unique_ptr<Backend> make_cuda_backend(int device, std::uintptr_t stream) {
+// The plugin's function of that name, after making sure that it was built together with this library.
+template <typename Function>
+Function* plugin(const char* name) {
   const std::string path = plugin_path();
   void* library = load(path);
   if (const int abi = find<PluginAbi>(library, kPluginAbiSymbol, path)(); abi != kPluginAbi)
     fail(ErrorCode::unavailable, path, " belongs to another build of sparlow (interface ", abi, ", this library has ",
          kPluginAbi, "); install both from the same build");
-  return std::unique_ptr<Backend>(find<PluginMakeBackend>(library, kPluginMakeSymbol, path)(device, stream));
+  return find<Function>(library, name, path);
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(int device, std::uintptr_t stream) {
+  return std::unique_ptr<Backend>(plugin<PluginMakeBackend>(kPluginMakeSymbol)(device, stream));
+}
+
+std::unique_ptr<LinearOps> make_cuda_linear_ops(int device) {
+  return std::unique_ptr<LinearOps>(plugin<PluginMakeLinearOps>(kPluginLinearSymbol)(device));
 }
 
 }  // namespace sparlow

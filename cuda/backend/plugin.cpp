@@ -1,6 +1,7 @@
 #include "sparlow/plugin.hpp"
 
 #include "backend/cuda_backend.hpp"
+#include "formats/nm24_linear.hpp"
 
 extern "C" {
 
@@ -8,5 +9,9 @@ __attribute__((visibility("default"))) int sparlow_cuda_abi() { return sparlow::
 
 __attribute__((visibility("default"))) sparlow::Backend* sparlow_cuda_make_backend(int device, std::uintptr_t stream) {
   return new sparlow::cuda::CudaBackend(device, reinterpret_cast<cudaStream_t>(stream));
+}
+
+__attribute__((visibility("default"))) sparlow::LinearOps* sparlow_cuda_make_linear_ops(int device) {
+  return new sparlow::cuda::Nm24Linear(device);
 }
 }

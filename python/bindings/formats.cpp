@@ -1,6 +1,7 @@
 // Packing and unpacking by address. Shapes are checked by sparlow.native, which knows the tensors.
 #include "bindings.hpp"
 #include "sparlow/format.hpp"
+#include "sparlow/linear.hpp"
 
 namespace sparlow::bindings {
 namespace {
@@ -13,9 +14,48 @@ void* out(Address address) { return reinterpret_cast<void*>(address); }
 const std::uint8_t* bytes_in(Address address) { return reinterpret_cast<const std::uint8_t*>(address); }
 std::uint8_t* bytes_out(Address address) { return reinterpret_cast<std::uint8_t*>(address); }
 
+LinearShape shape_of(Index d_out, Index d_in, Index rank, const std::string& dtype) {
+  if (dtype != "bfloat16" && dtype != "float16")
+    fail(ErrorCode::invalid_argument, "a packed layer is bfloat16 or float16, not ", dtype);
+  return {d_out, d_in, rank, dtype == "bfloat16" ? DType::bf16 : DType::f16};
+}
+
+LinearTensors tensors_of(Address values, Address meta, Address u, Address v) {
+  return {out(values), bytes_out(meta), out(u), out(v)};
+}
+
+void register_linear(py::module_& module) {
+  py::class_<LinearShape>(module, "LinearShape")
+      .def(py::init(&shape_of), py::arg("d_out"), py::arg("d_in"), py::arg("rank"), py::arg("dtype"));
+  py::class_<LinearTensors>(module, "LinearTensors")
+      .def(py::init(&tensors_of), py::arg("values"), py::arg("meta"), py::arg("u"), py::arg("v"));
+  py::class_<LinearOps>(module, "LinearOps")
+      .def("packed_bytes", &LinearOps::packed_bytes)
+      .def(
+          "pack",
+          [](const LinearOps& ops, const LinearShape& shape, const LinearTensors& from, Address packed,
+             LinearOps::Stream stream) { ops.pack(shape, from, out(packed), stream); },
+          Release())
+      .def(
+          "unpack",
+          [](const LinearOps& ops, const LinearShape& shape, Address packed, const LinearTensors& to,
+             LinearOps::Stream stream) { ops.unpack(shape, in(packed), to, stream); },
+          Release())
+      .def(
+          "forward",
+          [](LinearOps& ops, const LinearShape& shape, Address packed, Address bias, Address x, Address y, Index tokens,
+             LinearOps::Stream stream) { ops.forward(shape, in(packed), in(bias), in(x), out(y), tokens, stream); },
+          Release())
+      .def("kernel", [](const LinearOps& ops, const LinearShape& shape, Index tokens) {
+        return std::string(ops.kernel(shape, tokens));
+      });
+  module.def("make_linear_ops", &make_linear_ops, py::arg("device"), Release());
+}
+
 }  // namespace
 
 void register_formats(py::module_& module) {
+  register_linear(module);
   module.def(
       "nm24_pack",
       [](Address s, Index rows, Index cols, int element_size, Address values, Address meta) {

@@ -4,17 +4,21 @@
 #include <cstdint>
 
 #include "sparlow/backend.hpp"
+#include "sparlow/linear.hpp"
 
 namespace sparlow {
 
-// Changes with every change of Backend or GramFactor: the plugin derives from them.
-constexpr int kPluginAbi = 1;
+// Changes with every change of Backend, GramFactor or LinearOps: the plugin derives from them.
+constexpr int kPluginAbi = 2;
 
 constexpr const char* kPluginFile = "libsparlow_cuda.so.0";
 constexpr const char* kPluginAbiSymbol = "sparlow_cuda_abi";
 constexpr const char* kPluginMakeSymbol = "sparlow_cuda_make_backend";
+constexpr const char* kPluginLinearSymbol = "sparlow_cuda_make_linear_ops";
 
 using PluginAbi = int();
-using PluginMakeBackend = Backend*(int device, std::uintptr_t stream);  // throws Error; the caller owns the result
+// Throw Error; the caller owns the result.
+using PluginMakeBackend = Backend*(int device, std::uintptr_t stream);
+using PluginMakeLinearOps = LinearOps*(int device);
 
 }  // namespace sparlow
