@@ -88,6 +88,7 @@ class SparlowQuantizer(HfQuantizer):
             module.weight_packed.requires_grad_(False)
             if module.weight_packed.device.type != "meta":
                 module.check_meta(name)
+                module.settle()
 
     def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
         with torch.device("meta"):

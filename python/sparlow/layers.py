@@ -1,17 +1,24 @@
 """The compressed linear layer: y = x Sᵀ + (x Vᵀ) Uᵀ + bias, with S stored packed.
 
-The forward pass unpacks S to dense before it multiplies, so a layer is small on disk and in the state dict,
-and as large as a dense one while it runs.
+In evaluation mode on a GPU, 2:4 layers in bfloat16 or float16 are packed: one buffer in the layout of the kernels takes
+the place of the checkpoint's tensors, which a state dict gives back bit for bit. Every other layer unpacks S to dense
+before it multiplies, so that it is small on disk and in the state dict, and as large as a dense one while it runs.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparlow import formats, ops
+from sparlow import formats, ops, packed
 from sparlow.spec import LayerSpec
+
+_STORED = ("weight_packed", "weight_meta", "low_rank_u", "low_rank_v")  # the order of `packed.pack`
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
@@ -29,8 +36,13 @@ class SparseLowRankLinear(nn.Linear):
     `dense` has no meta), `low_rank_u` [d_out, rank], `low_rank_v` [rank, d_in], `bias` [d_out] or None. All
     but the uint8 meta share one floating-point dtype. Rank 0 keeps the two factors, with no elements.
 
+    While `is_packed`, `weight_packed` is the kernels' buffer and the others are empty; `train()`, `state_dict()` and
+    moving the layer bring them back. A packed layer has no backward pass.
+
     `merge_and_unload` of an adapter into this layer is not possible: packed weights have another shape.
     """
+
+    is_packed = False
 
     weight_packed: nn.Parameter
     weight_meta: nn.Parameter | None
@@ -112,35 +124,112 @@ class SparseLowRankLinear(nn.Linear):
     @property
     def stored_bytes(self) -> int:
         """Bytes of S and of both factors as stored; the bias, equal in a dense layer, is not counted."""
-        return sum(p.numel() * p.element_size() for name, p in self.named_parameters(recurse=False) if name != "bias")
+        values = sum(math.prod(shape) for shape in self.spec.value_shapes().values())
+        meta = sum(math.prod(shape) for shape in self.spec.meta_shapes().values())
+        return values * self.weight_packed.element_size() + meta
+
+    def stored(self) -> dict[str, Tensor]:
+        """The tensors of the checkpoint by name, bias excluded: the parameters, or what unpacking makes of them."""
+        if self.is_packed:
+            return self._unpacked()
+        return {name: getattr(self, name) for name in _STORED if getattr(self, name) is not None}
 
     def sparse_dense(self) -> Tensor:
         """S [d_out, d_in] in the stored dtype."""
-        if self.spec.format == "dense":
-            return self.weight_packed
-        unpack = ops.nm24_unpack if self.spec.format == "nm24" else ops.bitmap_unpack
-        s: Tensor = unpack(self.weight_packed, self.weight_meta, self.spec.d_in)
-        return s
+        return _sparse_dense(self.spec, self.stored())
 
     def dense_weight(self) -> Tensor:
         """S + U V [d_out, d_in] in float32."""
-        return self.sparse_dense().float() + self.low_rank_u.float() @ self.low_rank_v.float()
+        stored = self.stored()
+        return _sparse_dense(self.spec, stored).float() + stored["low_rank_u"].float() @ stored["low_rank_v"].float()
 
     def check_meta(self, name: str) -> None:
         """Raise ValueError naming the layer if `weight_meta` is not a legal pattern."""
-        if self.weight_meta is not None:
-            formats.check_meta(self.spec.format, self.weight_meta, self.spec.d_in, self.spec.nnz, name)
+        meta = self.stored().get("weight_meta")
+        if meta is not None:
+            formats.check_meta(self.spec.format, meta, self.spec.d_in, self.spec.nnz, name)
+
+    def settle(self) -> None:
+        """Pack in evaluation mode where a kernel can run the layer; unpack in training mode."""
+        if self.training:
+            self.unpack()
+        elif not self.is_packed and self.can_pack():
+            stored = self.stored()
+            with torch.inference_mode(False), torch.no_grad():
+                buffer = packed.pack(*(stored[name].detach() for name in _STORED))
+            for name in _STORED:
+                parameter = getattr(self, name)
+                parameter.data = buffer if name == "weight_packed" else parameter.data.new_empty(0)
+            self.is_packed = True
+
+    def can_pack(self) -> bool:
+        """Whether this device has a kernel for this layer."""
+        weight = self.weight_packed
+        return (
+            self.spec.format == "nm24"
+            and weight.dtype in packed.DTYPES
+            and weight.device.type == "cuda"
+            and packed.why_not(weight.device) is None
+        )
+
+    def unpack(self) -> None:
+        """Bring the checkpoint's tensors back into the parameters, which stay the same objects."""
+        if self.is_packed:
+            for name, tensor in self._unpacked().items():
+                getattr(self, name).data = tensor
+            self.is_packed = False
+
+    def _unpacked(self) -> dict[str, Tensor]:
+        spec = self.spec
+        with torch.inference_mode(False), torch.no_grad():
+            tensors = packed.unpack(self.weight_packed.detach(), spec.d_out, spec.d_in, spec.rank)
+        return dict(zip(_STORED, tensors, strict=True))
+
+    def train(self, mode: bool = True) -> SparseLowRankLinear:
+        """Set the mode; `settle` follows."""
+        super().train(mode)
+        self.settle()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLowRankLinear:
+        self.unpack()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.settle()
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.is_packed:
+            destination |= {prefix + name: tensor for name, tensor in self._unpacked().items()}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self.unpack()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.settle()
 
     def forward(self, input: Tensor) -> Tensor:
-        """x [..., d_in] -> y [..., d_out] in the dtype of x. The gradient reaches all but S."""
+        """x [..., d_in] -> y [..., d_out] in the dtype of x. The gradient reaches all but S, if not packed."""
+        if self.is_packed:
+            return self._forward_packed(input)
+        return self._forward_stored(input, self.stored())
+
+    def _forward_packed(self, input: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(input.device.type):
+            input = input.to(torch.get_autocast_dtype(input.device.type))
+        if input.dtype != self.weight_packed.dtype:
+            return self._forward_stored(input, self._unpacked())
+        y: Tensor = packed.nm24_linear(input, self.weight_packed, self.bias, self.spec.d_out, self.spec.rank)
+        return y
+
+    def _forward_stored(self, input: Tensor, stored: dict[str, Tensor]) -> Tensor:
         if self.weight_packed.requires_grad and torch.is_grad_enabled() and self.spec.format != "dense":
             raise ops.no_packed_gradient()
         bias = None if self.bias is None else self.bias.to(input.dtype)
-        y = functional.linear(input, self.sparse_dense().to(input.dtype), bias)
+        y = functional.linear(input, _sparse_dense(self.spec, stored).to(input.dtype), bias)
         if self.spec.rank == 0:
             return y
-        inner = functional.linear(input, self.low_rank_v.to(input.dtype))
-        return y + functional.linear(inner, self.low_rank_u.to(input.dtype))
+        inner = functional.linear(input, stored["low_rank_v"].to(input.dtype))
+        return y + functional.linear(inner, stored["low_rank_u"].to(input.dtype))
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""
@@ -148,6 +237,14 @@ class SparseLowRankLinear(nn.Linear):
             f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}, "
             f"pattern={self.pattern}, rank={self.rank}, bias={self.bias is not None}"
         )
+
+
+def _sparse_dense(spec: LayerSpec, stored: dict[str, Tensor]) -> Tensor:
+    if spec.format == "dense":
+        return stored["weight_packed"]
+    unpack = ops.nm24_unpack if spec.format == "nm24" else ops.bitmap_unpack
+    s: Tensor = unpack(stored["weight_packed"], stored["weight_meta"], spec.d_in)
+    return s
 
 
 def _check_shapes(s: Tensor, u: Tensor, v: Tensor, bias: Tensor | None) -> None:

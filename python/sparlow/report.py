@@ -195,6 +195,32 @@ def inspection_totals(found: Any) -> Table:
     return table(("bytes", "stored", "bf16", "ratio"), rows)
 
 
+def bench_table(rows: Iterable[Any]) -> Table:
+    """Dense against compressed, from `sparlow.benchmark.Timing` records; times of one pass through all layers."""
+    columns = ("tokens", "kernel", "dense", "compressed", "times dense", "tokens/s")
+    return table(
+        columns,
+        [
+            (
+                f"{row.tokens}",
+                " + ".join(row.kernels),
+                f"{row.dense_us:.1f} us",
+                f"{row.compressed_us:.1f} us",
+                f"{row.ratio:.2f}",
+                f"{row.tokens / row.compressed_us * 1e6:,.0f}",
+            )
+            for row in rows
+        ],
+        text_columns=2,
+    )
+
+
+def bench_notes(held: int, dense: int, reasons: Sequence[str]) -> str:
+    """Bytes of the weights, and why layers are not packed."""
+    lines = [f"weights in memory: {bytes_text(held)} of {bytes_text(dense)} dense ({held / dense:.3f})"]
+    return "\n".join([*lines, *(f"unpacked in every pass: {reason}" for reason in reasons)])
+
+
 def demo_tables(result: Any) -> tuple[RenderableType, ...]:
     """The demo's figures: where the time and memory went, then one row per model."""
     stages = [(s.name, seconds_text(s.seconds), bytes_text(s.peak_bytes)) for s in result.stages]

@@ -14,6 +14,7 @@ import typer
 from transformers import logging as transformers_logging
 
 from sparlow import __version__
+from sparlow.cli.bench import bench
 from sparlow.cli.compress import compress
 from sparlow.cli.demo import demo
 from sparlow.cli.eval import evaluate
@@ -38,6 +39,7 @@ app.command()(compress)
 app.command("eval")(evaluate)
 app.command()(inspect)
 app.command()(generate)
+app.command()(bench)
 app.command()(methods)
 app.command()(demo)
 

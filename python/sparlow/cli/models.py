@@ -46,6 +46,19 @@ def open_model(source: str, device: str = "cpu", dtype: Dtype | None = None) -> 
     return model.to(device=device, dtype=chosen).eval(), tokenizer
 
 
+def open_compressed(source: str, device: str, dtype: Dtype | None = None) -> Any:
+    """A model that `sparlow compress` wrote, in the dtype it was stored in unless told otherwise.
+
+    ValueError if it is another model; else as `sparlow.load`.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"no model at {source}")
+    if not _is_sparlow(path):
+        raise ValueError(f"{source} is not a model that `sparlow compress` wrote")
+    return checkpoint.load(path, device=device, dtype=None if dtype is None else getattr(torch, dtype))
+
+
 def check_source(source: str) -> None:
     """FileNotFoundError for a model that is neither here nor has the form of a hub name."""
     if Path(source).exists() or (_HUB_NAME.fullmatch(source) and not source.endswith(".gguf")):

@@ -1,0 +1,170 @@
+"""How fast compressed linear layers run, against dense ones of the same shapes in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparlow import packed
+from sparlow.layers import SparseLowRankLinear
+from sparlow.spec import LayerSpec
+
+# Enough to push earlier weights out of the caches: eight times the L2 of an H100, several times the L3 of a CPU.
+COLD_BYTES = {"cuda": 400e6, "cpu": 300e6}
+_LEGAL = [n for n in range(16) if n & 3 < n >> 2]
+_REPLAYS = 11
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One number of tokens through all layers: microseconds a pass, dense and compressed, and which kernels ran."""
+
+    tokens: int
+    dense_us: float
+    compressed_us: float
+    kernels: tuple[str, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Dense time over compressed time: above 1 is faster than dense."""
+        return self.dense_us / self.compressed_us
+
+    def divided(self, passes: int) -> Timing:
+        """Of one of `passes` equal parts."""
+        return replace(self, dense_us=self.dense_us / passes, compressed_us=self.compressed_us / passes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"ratio": self.ratio}
+
+
+def random_layer(
+    d_out: int, d_in: int, rank: int, dtype: torch.dtype, device: torch.device | str
+) -> SparseLowRankLinear:
+    """A 2:4 + low-rank layer of random numbers without bias, in evaluation mode, made on `device`."""
+    layer = SparseLowRankLinear(LayerSpec("nm24", "2:4", rank, d_out, d_in), False, dtype, device).eval()
+    bytes_of_groups = [low | high << 4 for low in _LEGAL for high in _LEGAL]
+    table = torch.tensor(bytes_of_groups, dtype=torch.uint8, device=device)
+    with torch.no_grad():
+        assert layer.weight_meta is not None
+        layer.weight_meta.copy_(table[torch.randint(len(table), layer.weight_meta.shape, device=device)])
+        if d_in % 8:
+            layer.weight_meta[:, -1] &= 15
+        layer.weight_packed.normal_(std=d_in**-0.5)
+        layer.low_rank_u.normal_()
+        layer.low_rank_v.normal_(std=0.3 * (max(rank, 1) * d_in) ** -0.5)
+    layer.settle()
+    return layer
+
+
+def copies_of(d_out: int, d_in: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Layers of this shape that must take turns so that weights come from memory and not from a cache."""
+    compressed = 0.56 * d_out * d_in * dtype.itemsize
+    return max(2, int(COLD_BYTES.get(device.type, 300e6) / compressed) + 1)
+
+
+def compare(
+    layers: Sequence[SparseLowRankLinear], tokens: Sequence[int], advance: Callable[[], None] = lambda: None
+) -> list[Timing]:
+    """Times one pass through `layers`, one after another, and through their dense counterparts.
+
+    On a GPU passes are CUDA graphs; else calls. Medians. ValueError without layers or with tokens below 1.
+    """
+    if not layers or min(tokens, default=0) < 1:
+        raise ValueError(f"nothing to measure: {len(layers)} layers, tokens {list(tokens)}")
+    with torch.no_grad():
+        dense = [layer.dense_weight().to(layer.weight.dtype) for layer in layers]
+        rows = []
+        for count in tokens:
+            rows.append(_compare(layers, dense, count))
+            advance()
+    return rows
+
+
+def _compare(layers: Sequence[SparseLowRankLinear], dense: Sequence[Tensor], tokens: int) -> Timing:
+    weight = layers[0].weight
+    inputs = {
+        layer.in_features: torch.randn(tokens, layer.in_features, device=weight.device).to(weight.dtype)
+        for layer in layers
+    }
+
+    def run_dense() -> None:
+        for layer, w in zip(layers, dense, strict=True):
+            functional.linear(inputs[layer.in_features], w, layer.bias)
+
+    def run_compressed() -> None:
+        for layer in layers:
+            layer(inputs[layer.in_features])
+
+    kernels = tuple(sorted({kernel_of(layer, tokens) for layer in layers}))
+    return Timing(tokens, microseconds(run_dense, weight.device), microseconds(run_compressed, weight.device), kernels)
+
+
+def kernel_of(layer: SparseLowRankLinear, tokens: int) -> str:
+    """The kernel that runs `tokens` tokens, or what happens without one."""
+    if not layer.is_packed:
+        return "unpack + dense"
+    spec = layer.spec
+    return packed.kernel_name(spec.d_out, spec.d_in, spec.rank, layer.weight.dtype, tokens, layer.weight.device)
+
+
+def why_not_packed(layer: SparseLowRankLinear) -> str | None:
+    """Why a layer is unpacked to dense in every pass; None if a kernel runs it as it is."""
+    if layer.is_packed:
+        return None
+    if layer.format != "nm24":
+        return f"format {layer.format} has no kernel yet"
+    if layer.weight.dtype not in packed.DTYPES:
+        return f"kernels compute in bfloat16 and float16, not in {layer.weight.dtype}"
+    return packed.why_not(layer.weight.device)
+
+
+def microseconds(run: Callable[[], object], device: torch.device, replays: int = _REPLAYS) -> float:
+    """Median time of `run`, which only enqueues work: a CUDA graph on a GPU, calls elsewhere."""
+    return _graph_time(run, device, replays) if device.type == "cuda" else _call_time(run, replays)
+
+
+def _call_time(run: Callable[[], object], replays: int) -> float:
+    times = []
+    for i in range(replays + 2):
+        start = time.perf_counter()
+        run()
+        if i >= 2:
+            times.append(time.perf_counter() - start)
+    return 1e6 * statistics.median(times)
+
+
+def _graph_time(run: Callable[[], object], device: torch.device, replays: int) -> float:
+    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    graph = torch.cuda.CUDAGraph()
+    times: list[float] = []
+    with torch.cuda.stream(stream):
+        run()
+        stream.synchronize()
+        with torch.cuda.graph(graph, stream=stream):
+            run()
+        for i in range(replays + 3):
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start.record(stream)
+            graph.replay()
+            stop.record(stream)
+            stop.synchronize()
+            if i >= 3:
+                times.append(start.elapsed_time(stop))
+    return 1e3 * statistics.median(times)
+
+
+def weight_bytes(model: nn.Module) -> tuple[int, int]:
+    """(as they lie in memory, as dense weights of the same dtype) of all compressed layers."""
+    held = dense = 0
+    for layer in model.modules():
+        if isinstance(layer, SparseLowRankLinear):
+            held += sum(p.numel() * p.element_size() for name, p in layer.named_parameters() if name != "bias")
+            dense += layer.in_features * layer.out_features * layer.weight.element_size()
+    return held, dense
