@@ -44,8 +44,9 @@ cudaError_t nm24_unpack(const Nm24Shape& shape, const void* weights, const void*
                         cudaStream_t stream);
 
 // The workspace must be zero before its first use, the scratch may hold anything; they belong to one stream at a time,
-// and layers may share them. All matrices are row-major and contiguous: x [tokens, d_in], y [tokens, d_out], bias [d_out] or null.
-// overlap: may begin before the kernel ahead of it on the stream has ended (sm_90). It reads x only after that.
+// and layers may share them. All matrices are row-major and contiguous: x [tokens, d_in], y [tokens, d_out], bias
+// [d_out] or null. overlap: may begin before the kernel ahead of it on the stream has ended (sm_90). It reads x only
+// after that.
 struct Nm24Call {
   const void *weights, *u, *v, *bias, *x;
   void *y, *workspace, *scratch;

@@ -19,6 +19,9 @@ struct PyView {
   View view() const { return {reinterpret_cast<float*>(address), rows, cols, stride}; }
 };
 
+// "float32", "bfloat16" or "float16".
+DType parse_dtype(const std::string& name);
+
 void register_backend(py::module_& module);
 void register_formats(py::module_& module);
 void register_solvers(py::module_& module);

@@ -18,6 +18,7 @@ from torch.nn import functional
 from sparlow import formats, ops, packed
 from sparlow.spec import LayerSpec
 
+_HOST_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _STORED = ("weight_packed", "weight_meta", "low_rank_u", "low_rank_v")  # the order of `packed.pack`
 
 
@@ -225,11 +226,26 @@ class SparseLowRankLinear(nn.Linear):
         if self.weight_packed.requires_grad and torch.is_grad_enabled() and self.spec.format != "dense":
             raise ops.no_packed_gradient()
         bias = None if self.bias is None else self.bias.to(input.dtype)
+        if self._runs_on_host(input):
+            y: Tensor = ops.nm24_host_linear(input, *(stored[name] for name in _STORED), bias)
+            return y
         y = functional.linear(input, _sparse_dense(self.spec, stored).to(input.dtype), bias)
         if self.spec.rank == 0:
             return y
         inner = functional.linear(input, stored["low_rank_v"].to(input.dtype))
         return y + functional.linear(inner, stored["low_rank_u"].to(input.dtype))
+
+    def _runs_on_host(self, input: Tensor) -> bool:
+        dtype = self.weight_packed.dtype
+        if (
+            self.spec.format != "nm24"
+            or input.device.type != "cpu"
+            or input.dtype != dtype
+            or dtype not in _HOST_DTYPES
+        ):
+            return False
+        trained = [input, self.low_rank_u, self.low_rank_v, *([] if self.bias is None else [self.bias])]
+        return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in trained))
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""

@@ -33,7 +33,7 @@ ROOMS = [
     Room("cpp/include", r"sparlow/"),
     Room("cpp/core", r"sparlow/|core/", r"dlfcn\.h", forbidden=THREADS),  # loads the CUDA plugin
     Room("cpp/solvers", r"sparlow/|solvers/", forbidden=THREADS),
-    Room("cpp/cpu", r"sparlow/|cpu/", r"cblas\.h|sched\.h|unistd\.h"),
+    Room("cpp/cpu", r"sparlow/|cpu/", r"cblas\.h|immintrin\.h|sched\.h|unistd\.h"),
     Room("cpp/layer", r"sparlow/|layer/", forbidden=THREADS),
     Room("cpp/io", r"sparlow/(checkpoint|error|view)\.hpp|io/", r"fcntl\.h|unistd\.h|sys/.*"),
     Room("cpp/capi", r"sparlow/", forbidden=THREADS),
