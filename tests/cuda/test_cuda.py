@@ -128,13 +128,13 @@ def test_out_of_memory_says_how_much_and_the_backend_survives() -> None:
 def test_matching_on_the_gpu_replays_graphs_and_streams_from_host_memory() -> None:
     import transformers
 
-    config = transformers.LlamaConfig(
-        vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4
-    )
     tokens = torch.randint(0, 96, (20, 32), generator=torch.Generator().manual_seed(1))
     found = {}
     for name, settings in {"graphs": {}, "eager": {"graphs": False}, "host": {"activations": "host"}}.items():
         torch.manual_seed(0)
+        config = transformers.LlamaConfig(
+            vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4
+        )
         model = transformers.LlamaForCausalLM(config).eval()
         recipe = sparlow.Recipe(
             method="wanda",
