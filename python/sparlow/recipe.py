@@ -94,6 +94,8 @@ class Recipe(Strict):
     and 0 for the others. damping: multipliers of diag(H) and mean(diag H). include, exclude: exact module
     names or "re:" patterns that match the whole name; an empty include means every linear in the decoder
     blocks. overrides: the first one that matches a layer wins.
+    sequential: in a block, collect the inputs of later layers again when those before them (in the order in which the
+    block defines them) are compressed, so that they see and repair what those lost; one more pass per shared input.
     matching: train the layers of each compressed block together, see `Matching`; true for its defaults.
     dtype: of the stored tensors. compute_dtype: of the calibration forward passes (default: float32 on
     the CPU, bfloat16 on a GPU). device: "cpu", "cuda" or "cuda:N". seed: of the windows drawn and of the
@@ -110,6 +112,7 @@ class Recipe(Strict):
     include: list[ModulePattern] = Field(default_factory=list)
     exclude: list[ModulePattern] = Field(default_factory=list)
     overrides: list[Override] = Field(default_factory=list)
+    sequential: bool = False
     matching: Annotated[Matching | None, BeforeValidator(_switch)] = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     compute_dtype: Literal["bfloat16", "float16", "float32"] | None = None
