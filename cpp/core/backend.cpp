@@ -180,6 +180,11 @@ void Backend::nonzeros(ConstView x, MaskView mask) {
   if (!x.empty()) do_nonzeros(x, mask);
 }
 
+void Backend::signs(ConstView x, MaskView mask) {
+  same_shape("signs", x, mask);
+  if (!x.empty()) do_signs(x, mask);
+}
+
 Index Backend::fetch_changed(ConstMaskView a, ConstMaskView b) {
   same_shape("fetch_changed", a, b);
   return a.empty() ? 0 : do_changed(a, b);

@@ -155,6 +155,9 @@ class TraceBackend final : public BackendDecorator {
   void do_nonzeros(ConstView x, MaskView mask) override {
     record_("nonzeros", 0, 5 * elements(x.rows, x.cols), [&] { inner_.nonzeros(x, mask); });
   }
+  void do_signs(ConstView x, MaskView mask) override {
+    record_("signs", 0, 5 * elements(x.rows, x.cols), [&] { inner_.signs(x, mask); });
+  }
   Index do_changed(ConstMaskView a, ConstMaskView b) override {
     return record_("changed", 0, 2 * elements(a.rows, a.cols), [&] { return inner_.fetch_changed(a, b); });
   }

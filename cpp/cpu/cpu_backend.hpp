@@ -34,6 +34,7 @@ class CpuBackend final : public Backend {
   double do_quadratic(ConstView e, ConstView gram) override;
   void do_project(ConstView score, const Pattern& pattern, MaskView mask) override;
   void do_nonzeros(ConstView x, MaskView mask) override;
+  void do_signs(ConstView x, MaskView mask) override;
   Index do_changed(ConstMaskView a, ConstMaskView b) override;
   void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) override;
   void do_admm_step(GramFactor& factor, AdmmStep& step) override;

@@ -59,6 +59,10 @@ SPARLOW_MULTIVERSION bool row_finite(const float* x, Index n) {
   return bad == 0;
 }
 
+SPARLOW_MULTIVERSION void row_signs(const float* x, std::uint8_t* mask, Index n) {
+  for (Index j = 0; j < n; ++j) mask[j] = x[j] >= 0;
+}
+
 SPARLOW_MULTIVERSION Index row_changed(const std::uint8_t* a, const std::uint8_t* b, Index n) {
   Index count = 0;
   for (Index j = 0; j < n; ++j) count += a[j] != b[j];
@@ -169,6 +173,10 @@ void CpuBackend::do_nonzeros(ConstView x, MaskView mask) {
   for_rows(x.rows, x.cols, [&](Index i) {
     for (Index j = 0; j < x.cols; ++j) mask.row(i)[j] = x.row(i)[j] != 0;
   });
+}
+
+void CpuBackend::do_signs(ConstView x, MaskView mask) {
+  for_rows(x.rows, x.cols, [&](Index i) { row_signs(x.row(i), mask.row(i), x.cols); });
 }
 
 Index CpuBackend::do_changed(ConstMaskView a, ConstMaskView b) {

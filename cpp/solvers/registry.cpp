@@ -23,7 +23,20 @@ constexpr std::array kPublishedOptions = {
     OptionSpec{"rho", Kind::real, 0.1, 1e-6, 1e6, "first penalty, relative to the unit-diagonal Gram matrix"},
 };
 
-constexpr std::array<Method, 4> kMethods = {{
+constexpr OptionSpec kSignRankOption = {kSignRank, Kind::integer, 1, 1, 4096, "rank of the factor under the signs"};
+
+constexpr std::array kSlabOptions = {
+    OptionSpec{"sweeps", Kind::integer, 20, 1, 10000, "alternations of signed term and sparse part"},
+    OptionSpec{"sparse_first", Kind::flag, 0, 0, 1, "start from Wanda's support: often better for a density, not n:m"},
+    kSignRankOption,
+};
+
+constexpr std::array kSlabJointOptions = {
+    kThreeBasilOptions[0], kThreeBasilOptions[1], kThreeBasilOptions[2], kThreeBasilOptions[3],
+    kThreeBasilOptions[4], kThreeBasilOptions[5], kThreeBasilOptions[6], kSignRankOption,
+};
+
+constexpr std::array<Method, 6> kMethods = {{
     {"magnitude",
      "magnitude pruning",
      "largest absolute weights, no data",
@@ -44,6 +57,11 @@ constexpr std::array<Method, 4> kMethods = {{
     {"threebasil_published", "3BASiL with its authors' schedule, as a reference",
      "Makni, Meng, Mazumder, NeurIPS 2025, arXiv:2603.01376", Method::GramUse::full, true, kPublishedOptions,
      run_threebasil_published},
+    {"slab", "SLaB: sparse + signs times a low-rank factor", "Li, Ma, Kang, arXiv:2604.04493",
+     Method::GramUse::diagonal, false, kSlabOptions, run_slab, true},
+    {"slab_joint", "sparse + low rank + SLaB's signed term, fitted together as 3BASiL does",
+     "terms of arXiv:2604.04493, objective of arXiv:2603.01376", Method::GramUse::full, true, kSlabJointOptions,
+     run_slab_joint, true},
 }};
 
 }  // namespace

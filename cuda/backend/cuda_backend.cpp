@@ -122,6 +122,11 @@ void CudaBackend::do_nonzeros(ConstView x, MaskView mask) {
   check(kernels::nonzeros(x.rows, x.cols, rows(x), rows(mask), context_->stream()), "nonzeros");
 }
 
+void CudaBackend::do_signs(ConstView x, MaskView mask) {
+  const Bind bind(*context_);
+  check(kernels::signs(x.rows, x.cols, rows(x), rows(mask), context_->stream()), "signs");
+}
+
 Index CudaBackend::do_changed(ConstMaskView a, ConstMaskView b) {
   const Bind bind(*context_);
   const Temporary<unsigned long long> count(*context_, 1);

@@ -37,6 +37,10 @@ cudaError_t nonzeros(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { mask.row(i)[j] = x.row(i)[j] != 0; });
 }
 
+cudaError_t signs(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream) {
+  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { mask.row(i)[j] = x.row(i)[j] >= 0; });
+}
+
 cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, const float* diagonal, Floats out,
                            cudaStream_t stream) {
   return for_each(size, size, stream, [=] __device__(Size i, Size j) {

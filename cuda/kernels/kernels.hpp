@@ -35,6 +35,8 @@ cudaError_t scale_rows(Size rows, Size cols, Floats x, const float* factors, cud
 cudaError_t scale_by_mask(Size rows, Size cols, Floats x, ConstBytes mask, float kept, float pruned,
                           cudaStream_t stream);
 cudaError_t nonzeros(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream);
+// mask = (x >= 0)
+cudaError_t signs(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream);
 // out_ij = gram_ij inverse_scale_i inverse_scale_j, out_jj = diagonal_j
 cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, const float* diagonal, Floats out,
                            cudaStream_t stream);

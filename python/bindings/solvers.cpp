@@ -10,7 +10,19 @@ struct PyTarget {
   std::string name;
   PyView w, s, u, v;  // s, u, v receive the result
   Index rank;
+  std::optional<PyView> signs, sign_u, sign_v;  // and these, for a method with a signed term
 };
+
+void copy_out(Backend& backend, const Decomposition& factors, const PyTarget& target) {
+  backend.copy(factors.s, target.s.view());
+  backend.copy(factors.u, target.u.view());
+  backend.copy(factors.v, target.v.view());
+  if (factors.signs.empty()) return;
+  require(target.signs && target.sign_u && target.sign_v, target.name, ": nowhere to put the signed term");
+  backend.copy_mask(factors.signs, target.signs->mask());
+  backend.copy(factors.sign_u, target.sign_u->view());
+  backend.copy(factors.sign_v, target.sign_v->view());
+}
 
 py::dict describe(const Report& report) {
   py::dict out;
@@ -51,10 +63,7 @@ std::vector<Report> solve_into(Backend& backend, const std::string& method, cons
   std::vector<Solution> solutions = solve(backend, method, problem, options);
   std::vector<Report> reports;
   for (std::size_t i = 0; i < targets.size(); ++i) {
-    const Decomposition& factors = solutions[i].factors;
-    backend.copy(factors.s, targets[i].s.view());
-    backend.copy(factors.u, targets[i].u.view());
-    backend.copy(factors.v, targets[i].v.view());
+    copy_out(backend, solutions[i].factors, targets[i]);
     reports.push_back(solutions[i].report);
   }
   backend.wait();
@@ -104,6 +113,7 @@ py::list list_methods() {
     row["citation"] = method.citation;
     row["needs_gram"] = uses[static_cast<int>(method.gram)];
     row["low_rank"] = method.low_rank;
+    row["signed_term"] = method.signed_term;
     py::list options;
     for (const OptionSpec& spec : method.options) options.append(describe(spec));
     row["options"] = options;
@@ -116,8 +126,10 @@ py::list list_methods() {
 
 void register_solvers(py::module_& module) {
   py::class_<PyTarget>(module, "Target")
-      .def(py::init<std::string, PyView, PyView, PyView, PyView, Index>(), py::arg("name"), py::arg("w"), py::arg("s"),
-           py::arg("u"), py::arg("v"), py::arg("rank"));
+      .def(py::init<std::string, PyView, PyView, PyView, PyView, Index, std::optional<PyView>, std::optional<PyView>,
+                    std::optional<PyView>>(),
+           py::arg("name"), py::arg("w"), py::arg("s"), py::arg("u"), py::arg("v"), py::arg("rank"),
+           py::arg("signs") = py::none(), py::arg("sign_u") = py::none(), py::arg("sign_v") = py::none());
   py::class_<Report>(module, "Report").def("as_dict", [](const Report& report) { return describe(report); });
   module.def("solve", &solve_into, py::arg("backend"), py::arg("method"), py::arg("targets"), py::arg("pattern"),
              py::arg("gram"), py::arg("damping"), py::arg("options"), py::arg("seed"),

@@ -29,7 +29,7 @@ class Damping:
 class Report:
     """What a solver says of its result; numerical outcomes are data here, not errors.
 
-    ``loss`` is tr(E H Eᵀ) with E = W - S - U V and H the undamped Gram matrix, computed in f64;
+    ``loss`` is tr(E H Eᵀ) with E = W minus the decomposition and H the undamped Gram matrix, computed in f64;
     ``relative_loss`` divides it by tr(W H Wᵀ). Both are NaN when there was no Gram matrix. ``damping_used``
     is the sum of the damping coefficients in force, larger than asked when it had to be raised. ``seconds``
     covers all weights that were solved together.
@@ -47,13 +47,36 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Signed:
+    """The signed term (u v) ∘ B: ``u`` [d_out, k], ``v`` [k, d_in] f32; ``signs`` [d_out, d_in] bool, True for +1."""
+
+    signs: Tensor
+    u: Tensor
+    v: Tensor
+
+    def dense(self) -> Tensor:
+        """(u v) ∘ B [d_out, d_in] in the dtype of u."""
+        plain = self.u @ self.v
+        return torch.where(self.signs, plain, -plain)
+
+
+@dataclass(frozen=True)
 class Decomposition:
-    """W ≈ s + u v. ``s`` [d_out, d_in] with exact zeros off its pattern, ``u`` [d_out, r], ``v`` [r, d_in]; f32."""
+    """W ≈ s + u v, plus ``signed`` from methods with a signed term.
+
+    ``s`` [d_out, d_in] with exact zeros off its pattern, ``u`` [d_out, r], ``v`` [r, d_in]; f32.
+    """
 
     s: Tensor
     u: Tensor
     v: Tensor
     report: Report
+    signed: Signed | None = None
+
+    def dense(self) -> Tensor:
+        """The sum of all terms [d_out, d_in], f32."""
+        low_rank = self.s + self.u @ self.v
+        return low_rank if self.signed is None else low_rank + self.signed.dense()
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,7 @@ class MethodInfo:
     citation: str
     needs_gram: Literal["none", "diagonal", "full"]
     low_rank: bool
+    signed_term: bool
     options: dict[str, OptionInfo]
 
 
@@ -99,6 +123,11 @@ def check_options(method: str, options: Mapping[str, OptionValue]) -> dict[str, 
     return dict(_core.resolve_options(method, {name: float(value) for name, value in options.items()}))
 
 
+def sign_rank(method: str, options: Mapping[str, OptionValue]) -> int:
+    """Rank of the factor under the signs that a method returns; 0 for methods without a signed term."""
+    return int(check_options(method, options)["sign_rank"]) if method_info(method).signed_term else 0
+
+
 def parse_pattern(text: str) -> _core.Pattern:
     """``'2:4'`` (keep n of every m inputs), ``'0.5@row'``, ``'0.5@matrix'`` or ``'dense'``. ValueError otherwise."""
     return _core.Pattern(text)
@@ -120,6 +149,7 @@ def _cuda_backend(index: int, stream: int, _thread: int) -> _core.Backend:
 
 
 def _view(x: Tensor) -> _core.View:
+    """Of a matrix of floats or, for masks, of bytes."""
     if x.stride(1) != 1 and x.shape[1] > 1:
         raise ValueError(f"a {tuple(x.shape)} tensor has stride {x.stride(1)} within a row, not 1")
     return _core.View(x.data_ptr(), x.shape[0], x.shape[1], max(x.stride(0), x.shape[1]))
@@ -190,7 +220,7 @@ def decompose(
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> list[Decomposition]:
-    """Writes each weight as sparse + low rank, W ≈ S + U V.
+    """Writes each weight as sparse + low rank, W ≈ S + U V, or with a signed term more: see :class:`Decomposition`.
 
     Args:
         weights: matrices [d_out, d_in] on one device that read the same input; they share the factored Gram
@@ -215,14 +245,17 @@ def decompose(
         raise ValueError(f"{len(originals)} weights, {len(ranks)} ranks and {len(names)} names do not match")
     matrix = _gram_matrix(gram)
     backend = backend_for(originals[0].device)
+    signed_rank = sign_rank(method, options or {})
     outputs, targets = [], []
     for name, w, rank in zip(names, originals, ranks, strict=True):
         if w.ndim != 2:
             raise ValueError(f"{name}: expected a matrix, got a tensor of shape {tuple(w.shape)}")
         kept_rank = max(0, rank)  # a negative rank is refused by the core, with the layer's name
         s, u, v = torch.zeros_like(w), w.new_zeros(w.shape[0], kept_rank), w.new_zeros(kept_rank, w.shape[1])
-        outputs.append((s, u, v))
-        targets.append(_core.Target(name, _view(w), _view(s), _view(u), _view(v), rank))
+        signed = _empty_signed(w, signed_rank)
+        outputs.append((s, u, v, signed))
+        views = [] if signed is None else [_view(signed.signs), _view(signed.u), _view(signed.v)]
+        targets.append(_core.Target(name, _view(w), _view(s), _view(u), _view(v), rank, *views))
     reports = _core.solve(
         backend,
         method,
@@ -234,9 +267,16 @@ def decompose(
         seed,
     )
     return [
-        Decomposition(*factors, report=Report(rank=rank, **report.as_dict()))
-        for factors, rank, report in zip(outputs, ranks, reports, strict=True)
+        Decomposition(s, u, v, Report(rank=rank, **report.as_dict()), signed)
+        for (s, u, v, signed), rank, report in zip(outputs, ranks, reports, strict=True)
     ]
+
+
+def _empty_signed(w: Tensor, rank: int) -> Signed | None:
+    if rank == 0:
+        return None
+    signs = torch.zeros(w.shape, dtype=torch.bool, device=w.device)
+    return Signed(signs, w.new_zeros(w.shape[0], rank), w.new_zeros(rank, w.shape[1]))
 
 
 def relative_loss(w: Tensor, w_hat: Tensor, gram: Gram | Tensor) -> float:

@@ -44,6 +44,7 @@ class Forwarding final : public Backend {
     inner_.project(score, pattern, mask);
   }
   void do_nonzeros(ConstView x, MaskView mask) override { inner_.nonzeros(x, mask); }
+  void do_signs(ConstView x, MaskView mask) override { inner_.signs(x, mask); }
   Index do_changed(ConstMaskView a, ConstMaskView b) override { return inner_.fetch_changed(a, b); }
   void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) override {
     inner_.scale_by_mask(x, mask, kept, pruned);

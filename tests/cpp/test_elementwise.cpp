@@ -105,6 +105,24 @@ TEST_CASE("nonzeros: both zeros are zero, NaN and denormals are not") {
   });
 }
 
+TEST_CASE("signs: both zeros are positive, NaN is not") {
+  on_every_backend([](Backend& backend, double) {
+    for (const auto& [rows, cols] : kShapes) {
+      const Dense x = normal(rows, cols, 6);
+      Dense expected(rows, cols);
+      for (std::size_t i = 0; i < x.values.size(); ++i) expected.values[i] = x.values[i] >= 0;
+      Mask mask = backend.mask(rows, cols);
+      backend.signs(place(backend, x, 3), mask);
+      CHECK(same_bits(fetch_mask(backend, mask), expected));
+    }
+    const Dense x = from(2, 3, {0.0, -0.0, -1e-40, kNan, -kInf, kInf});
+    Mask mask = backend.mask(2, 3), other = backend.mask(3, 2);
+    backend.signs(place(backend, x), mask);
+    CHECK(same_bits(fetch_mask(backend, mask), from(2, 3, {1, 1, 0, 0, 0, 1})));
+    refuses("signs: shapes 2 x 3 and 3 x 2 differ", [&] { backend.signs(place(backend, x), other); });
+  });
+}
+
 TEST_CASE("fetch_changed counts the entries that differ") {
   on_every_backend([](Backend& backend, double) {
     for (const auto& [rows, cols] : kShapes) {

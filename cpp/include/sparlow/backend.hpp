@@ -137,6 +137,8 @@ class Backend {
   void project(ConstView score, const Pattern& pattern, MaskView mask);
   // mask = (x != 0)
   void nonzeros(ConstView x, MaskView mask);
+  // mask = (x >= 0); NaN counts as negative
+  void signs(ConstView x, MaskView mask);
   // Entries that differ.
   Index fetch_changed(ConstMaskView a, ConstMaskView b);
   // Multiplies entries on the mask by kept and the others by pruned.
@@ -172,6 +174,7 @@ class Backend {
   virtual double do_quadratic(ConstView e, ConstView gram) = 0;
   virtual void do_project(ConstView score, const Pattern& pattern, MaskView mask) = 0;
   virtual void do_nonzeros(ConstView x, MaskView mask) = 0;
+  virtual void do_signs(ConstView x, MaskView mask) = 0;
   virtual Index do_changed(ConstMaskView a, ConstMaskView b) = 0;
   virtual void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) = 0;
   virtual void do_admm_step(GramFactor& factor, AdmmStep& step);

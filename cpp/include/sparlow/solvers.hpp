@@ -37,9 +37,12 @@ struct Method {
   bool low_rank;
   std::span<const OptionSpec> options;
   void (*run)(SolverContext& context);
+  bool signed_term = false;  // returns one, of the rank that its option sign_rank says
 };
 
 std::span<const Method> methods();
+// Name of the option that every method with a signed term has.
+inline constexpr const char* kSignRank = "sign_rank";
 // Throws Error(invalid_argument) that suggests the nearest name.
 const Method& find_method(std::string_view name);
 // Defaults filled in. Throws Error(invalid_argument) for unknown names and values out of range.
@@ -51,7 +54,7 @@ struct SolverContext {
   const Problem& problem;
   ScaledGram* gram;  // null when the method needs none
   const OptionValues& options;
-  std::vector<Solution>& solutions;  // s, u, v are allocated (zero); reports are empty
+  std::vector<Solution>& solutions;  // factors are allocated (zero); reports are empty
 
   double option(std::string_view name) const { return options.find(name)->second; }
   void poll() const;  // throws Error(cancelled) when the caller asked to stop
