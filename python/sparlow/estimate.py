@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .budget import sign_share
 from .job import BlockJob, Job, LayerJob
 from .recipe import Recipe
 from .records import Plan, PlannedLayer
-from .solve import estimate, parse_pattern
+from .solve import estimate, parse_pattern, sign_rank
 
 _PROBE_SIZE = 1024
 _PROBE_SECONDS = 0.2
@@ -44,7 +45,8 @@ def _planned(job: LayerJob, recipe: Recipe) -> PlannedLayer:
     index = d_out * ((d_in + 7) // 8)
     # A pattern so dense that the bitmap costs more than it saves is stored dense.
     sparse = min(kept * size + index, d_out * d_in * size)
-    stored = sparse + plan.rank * (d_out + d_in) * size
+    signs = sign_share(d_out, d_in, sign_rank(plan.method, plan.options), 8 * size)
+    stored = sparse + plan.rank * (d_out + d_in) * size + round(signs * d_out * d_in * size)
     return PlannedLayer(job.layer.name, plan.method, plan.pattern, plan.rank, d_out, d_in, d_out * d_in * size, stored)
 
 

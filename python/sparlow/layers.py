@@ -1,4 +1,4 @@
-"""The compressed linear layer: y = x Sᵀ + (x Vᵀ) Uᵀ + bias, with S stored packed.
+"""The compressed linear layer: y = x Sᵀ + (x Vᵀ) Uᵀ + x Tᵀ + bias, with S stored packed and T, if any, signed.
 
 The forward pass unpacks S to dense before it multiplies, so a layer is small on disk and in the state dict,
 and as large as a dense one while it runs.
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparlow import formats, ops
+from sparlow.decomposition import Signed
+from sparlow.signed import check_signs, dense_signed, pack_signs
 from sparlow.spec import LayerSpec
 
 
@@ -27,7 +29,8 @@ class SparseLowRankLinear(nn.Linear):
 
     Parameters, names as in the state dict: `weight_packed` and `weight_meta` (layouts in `sparlow.formats`;
     `dense` has no meta), `low_rank_u` [d_out, rank], `low_rank_v` [rank, d_in], `bias` [d_out] or None. All
-    but the uint8 meta share one floating-point dtype. Rank 0 keeps the two factors, with no elements.
+    but the uint8 meta share one floating-point dtype. Rank 0 keeps the two factors, with no elements. A signed
+    term T adds `sign_bits` uint8, `sign_u` [d_out, sign rank] and `sign_v` [sign rank, d_in]; see `sparlow.signed`.
 
     `merge_and_unload` of an adapter into this layer is not possible: packed weights have another shape.
     """
@@ -36,6 +39,9 @@ class SparseLowRankLinear(nn.Linear):
     weight_meta: nn.Parameter | None
     low_rank_u: nn.Parameter
     low_rank_v: nn.Parameter
+    sign_bits: nn.Parameter
+    sign_u: nn.Parameter
+    sign_v: nn.Parameter
     bias: nn.Parameter | None  # type: ignore[assignment]
 
     def __init__(
@@ -66,27 +72,34 @@ class SparseLowRankLinear(nn.Linear):
         bias: Tensor | None,
         pattern: str,
         dtype: torch.dtype,
+        signed: Signed | None = None,
     ) -> SparseLowRankLinear:
         """Round to `dtype`, choose the smallest format, pack.
 
         s [d_out, d_in] with exact zeros off its support, u [d_out, r], v [r, d_in] (both None: no low-rank
-        term), bias [d_out] or None. Raises ValueError if s does not follow `pattern`, if shapes disagree, or
-        if a value is not finite in `dtype`.
+        term), bias [d_out] or None, signed of the shape of s. Raises ValueError if s does not follow `pattern`,
+        if shapes disagree, or if a value is not finite in `dtype`.
         """
         u = s.new_zeros(s.shape[0], 0) if u is None else u
         v = s.new_zeros(0, s.shape[1]) if v is None else v
-        _check_shapes(s, u, v, bias)
+        _check_shapes(s, u, v, bias, signed)
         terms = {"s": s, "u": u, "v": v} | ({} if bias is None else {"bias": bias})
+        terms |= {} if signed is None else {"sign_u": signed.u, "sign_v": signed.v}
         rounded = {name: _round(name, term, dtype) for name, term in terms.items()}
         formats.check_pattern(rounded["s"], pattern)
         format, values, meta = formats.pack(rounded["s"], pattern)
         nnz = values.numel() if format == "bitmap" else None
         d_out, d_in = s.shape
-        layer = cls(LayerSpec(format, pattern, u.shape[1], d_out, d_in, nnz), bias is not None, dtype, "meta")
+        sign_rank = 0 if signed is None else signed.u.shape[1]
+        spec = LayerSpec(format, pattern, u.shape[1], d_out, d_in, nnz, sign_rank)
+        layer = cls(spec, bias is not None, dtype, "meta")
         layer.weight_packed = _frozen(values)
         layer.weight_meta = None if meta is None else _frozen(meta)
         layer.low_rank_u, layer.low_rank_v = nn.Parameter(rounded["u"]), nn.Parameter(rounded["v"])
         layer.bias = nn.Parameter(rounded["bias"]) if bias is not None else None
+        if signed is not None:
+            layer.sign_u, layer.sign_v = nn.Parameter(rounded["sign_u"]), nn.Parameter(rounded["sign_v"])
+            layer.sign_bits = _frozen(pack_signs(signed.signs))
         return layer
 
     @property
@@ -110,8 +123,13 @@ class SparseLowRankLinear(nn.Linear):
         return self.spec.rank
 
     @property
+    def sign_rank(self) -> int:
+        """Rank of the factor under the signs; 0 means no signed term."""
+        return self.spec.sign_rank
+
+    @property
     def stored_bytes(self) -> int:
-        """Bytes of S and of both factors as stored; the bias, equal in a dense layer, is not counted."""
+        """Bytes of all terms as stored; the bias, equal in a dense layer, is not counted."""
         return sum(p.numel() * p.element_size() for name, p in self.named_parameters(recurse=False) if name != "bias")
 
     def sparse_dense(self) -> Tensor:
@@ -123,11 +141,18 @@ class SparseLowRankLinear(nn.Linear):
         return s
 
     def dense_weight(self) -> Tensor:
-        """S + U V [d_out, d_in] in float32."""
-        return self.sparse_dense().float() + self.low_rank_u.float() @ self.low_rank_v.float()
+        """The sum of all terms [d_out, d_in] in float32."""
+        w = self.sparse_dense().float() + self.low_rank_u.float() @ self.low_rank_v.float()
+        return w + self.signed_dense() if self.spec.sign_rank else w
+
+    def signed_dense(self) -> Tensor:
+        """The signed term [d_out, d_in] in float32; only for layers that have one."""
+        return dense_signed(self.sign_bits, self.sign_u, self.sign_v)
 
     def check_meta(self, name: str) -> None:
-        """Raise ValueError naming the layer if `weight_meta` is not a legal pattern."""
+        """Raise ValueError naming the layer if `weight_meta` or `sign_bits` is not legal."""
+        if self.spec.sign_rank:
+            check_signs(self.sign_bits, self.spec.d_in, name)
         if self.weight_meta is not None:
             formats.check_meta(self.spec.format, self.weight_meta, self.spec.d_in, self.spec.nnz, name)
 
@@ -137,6 +162,8 @@ class SparseLowRankLinear(nn.Linear):
             raise ops.no_packed_gradient()
         bias = None if self.bias is None else self.bias.to(input.dtype)
         y = functional.linear(input, self.sparse_dense().to(input.dtype), bias)
+        if self.spec.sign_rank:
+            y = y + functional.linear(input, self.signed_dense().to(input.dtype))
         if self.spec.rank == 0:
             return y
         inner = functional.linear(input, self.low_rank_v.to(input.dtype))
@@ -147,10 +174,11 @@ class SparseLowRankLinear(nn.Linear):
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}, "
             f"pattern={self.pattern}, rank={self.rank}, bias={self.bias is not None}"
+            + (f", sign_rank={self.sign_rank}" if self.sign_rank else "")
         )
 
 
-def _check_shapes(s: Tensor, u: Tensor, v: Tensor, bias: Tensor | None) -> None:
+def _check_shapes(s: Tensor, u: Tensor, v: Tensor, bias: Tensor | None, signed: Signed | None) -> None:
     shapes = f"s {list(s.shape)}, u {list(u.shape)}, v {list(v.shape)}"
     if s.dim() != 2 or u.dim() != 2 or v.dim() != 2:
         raise ValueError(f"s, u and v must be matrices, got {shapes}")
@@ -158,6 +186,11 @@ def _check_shapes(s: Tensor, u: Tensor, v: Tensor, bias: Tensor | None) -> None:
         raise ValueError(f"shapes do not fit s + u v: {shapes}")
     if bias is not None and bias.shape != (s.shape[0],):
         raise ValueError(f"bias must have {s.shape[0]} elements, got {list(bias.shape)}")
+    if signed is not None:
+        parts = [list(x.shape) for x in (signed.signs, signed.u, signed.v)]
+        rank = signed.u.shape[-1]
+        if parts != [list(s.shape), [s.shape[0], rank], [rank, s.shape[1]]]:
+            raise ValueError(f"shapes of signs, u and v {parts} do not fit a signed term of s {list(s.shape)}")
 
 
 def _round(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

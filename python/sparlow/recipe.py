@@ -106,10 +106,12 @@ class Recipe(_Strict):
     method, options: a name of `sparlow.methods()` and its options. pattern: "N:M" keeps N of every M
     consecutive inputs, "0.5@row" and "0.5@matrix" keep that fraction. rank: rank of the low-rank part.
     budget: fraction of the layer's parameters kept in total, instead of rank: rank = floor((budget -
-    density) d_out d_in / (d_out + d_in)). With neither, the rank is 64 for methods with a low-rank part
-    and 0 for the others. damping: multipliers of diag(H) and mean(diag H). include, exclude: exact module
-    names or "re:" patterns that match the whole name; an empty include means every linear in the decoder
-    blocks. overrides: the first one that matches a layer wins.
+    density) d_out d_in / (d_out + d_in)). With pattern "@row" or "@matrix" the budget decides the density
+    instead: what rank (default 0) and signs leave. A sign counts as one bit of a value of `dtype`. With
+    neither rank nor budget, the rank is 64 for methods with a low-rank part and 0 for the others.
+    damping: multipliers of diag(H) and mean(diag H). include, exclude: exact module names or "re:"
+    patterns that match the whole name; an empty include means every linear in the decoder blocks.
+    overrides: the first one that matches a layer wins.
     dtype: of the stored tensors. compute_dtype: of the calibration forward passes (default: float32 on
     the CPU, bfloat16 on a GPU). device: "cpu", "cuda" or "cuda:N". seed: of the windows drawn and of the
     solver.
@@ -134,12 +136,12 @@ class Recipe(_Strict):
     def _consistent(self) -> Recipe:
         if re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is None:
             raise ValueError(f"device '{self.device}' is not 'cpu', 'cuda' or 'cuda:N'")
-        check_low_rank("the recipe", self.method, self.rank, self.budget)
+        check_low_rank("the recipe", self.method, self.pattern, self.rank, self.budget)
         check_choice("the recipe", self._choice(None))
         for override in self.overrides:
             where = f"the override for '{override.match}'"
             choice = self._choice(override)
-            check_low_rank(where, choice.method, override.rank, override.budget)
+            check_low_rank(where, choice.method, choice.pattern, override.rank, override.budget)
             check_choice(where, choice)
         return self
 
@@ -186,7 +188,8 @@ class Recipe(_Strict):
         return dtype
 
     def _choice(self, override: Override | None) -> Choice:
-        base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping)
+        bits = 8 * getattr(torch, self.dtype).itemsize
+        base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping, bits)
         if override is None:
             return base
         return base.overridden(

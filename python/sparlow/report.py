@@ -174,12 +174,13 @@ def inspection_table(found: Any) -> Table:
             str(layer.spec.rank),
             bytes_text(layer.sparse_bytes),
             bytes_text(layer.low_rank_bytes),
+            bytes_text(layer.signed_bytes),
             bytes_text(layer.dense_bytes),
             f"{layer.ratio:.4f}",
         )
         for layer in found.layers
     )
-    columns = ("format", "pattern", "rank", "sparse", "low rank", "bf16", "ratio")
+    columns = ("format", "pattern", "rank", "sparse", "low rank", "signed", "bf16", "ratio")
     return module_table(columns, [layer.name for layer in found.layers], rows)
 
 

@@ -19,7 +19,13 @@ Problem problem_for(ConstView w, ConstView gram, Index rank, const char* pattern
 }
 
 Dense dense_of(Backend& backend, const Decomposition& factors) {
-  return added(1, fetch(backend, factors.s), 1, product(fetch(backend, factors.u), fetch(backend, factors.v)));
+  Dense sum = added(1, fetch(backend, factors.s), 1, product(fetch(backend, factors.u), fetch(backend, factors.v)));
+  if (factors.signs.rows() == 0) return sum;
+  const Dense signs = fetch_mask(backend, factors.signs);
+  const Dense plain = product(fetch(backend, factors.sign_u), fetch(backend, factors.sign_v));
+  for (std::size_t i = 0; i < sum.values.size(); ++i)
+    sum.values[i] += signs.values[i] != 0 ? plain.values[i] : -plain.values[i];
+  return sum;
 }
 
 // A matrix with exactly the given 2:4 support of a random one, plus a low-rank part.

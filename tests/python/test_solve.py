@@ -104,6 +104,9 @@ def test_a_diagonal_gram_makes_the_projection_optimal(make_layer: Callable[..., 
     gram = torch.diag(torch.linspace(0.5, 20, 64))
     best = decompose([layer.w], gram, method="wanda", pattern="2:4", ranks=[0])[0].report.loss
     ours = decompose([layer.w], gram, method=method.name, pattern="2:4", ranks=[0])[0].report.loss
+    if method.signed_term:
+        assert ours < 0.5 * best
+        return
     assert ours >= best * (1 - 1e-6)
     if method.needs_gram == "full":
         assert ours <= best * 1.05
@@ -170,7 +173,10 @@ def test_small_and_lopsided_shapes(make_layer: Callable[..., Any], method: Metho
     layer = make_layer(*shape, low_rank=0, outliers=0, tokens=600)
     for rank in {0, 1, min(shape)} if method.low_rank else {0}:
         result = run(method, layer, "2:4", rank)
-        assert (kept_per_group(result.s, "2:4") == 2).all()
+        if method.signed_term and 1 in shape:  # signs times a rank-1 factor are a single row, s is left with nothing
+            torch.testing.assert_close(dense(result).float(), layer.w, rtol=1e-4, atol=1e-5)
+        else:
+            assert (kept_per_group(result.s, "2:4") == 2).all()
         assert torch.isfinite(dense(result)).all()
 
 
