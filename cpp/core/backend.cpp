@@ -126,6 +126,11 @@ void Backend::normalise_gram(ConstView gram, ConstView inverse_scale, ConstView 
   do_normalise_gram(gram, inverse_scale, diagonal, out);
 }
 
+void Backend::shrink(View x, double threshold) {
+  require(threshold >= 0, "shrink: the threshold is ", threshold);
+  if (!x.empty()) do_shrink(x, threshold);
+}
+
 void Backend::axpby(double alpha, ConstView x, double beta, View y) {
   same_shape("axpby", x, y);
   if (!x.empty()) do_axpby(alpha, x, beta, y);

@@ -56,6 +56,7 @@ class DryRunBackend final : public Backend {
   }
   void do_symmetrise(View) override {}
   void do_normalise_gram(ConstView, ConstView, ConstView, View) override {}
+  void do_shrink(View, double) override {}
   void do_axpby(double, ConstView, double, View) override {}
   void do_scale_columns(View, ConstView, bool) override {}
   void do_randn(View, std::uint64_t) override {}

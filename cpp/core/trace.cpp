@@ -119,6 +119,9 @@ class TraceBackend final : public BackendDecorator {
     record_("normalise_gram", 2 * elements(gram.rows, gram.cols), moved(gram, 2),
             [&] { inner_.normalise_gram(gram, inverse_scale, diagonal, out); });
   }
+  void do_shrink(View x, double threshold) override {
+    record_("shrink", 2 * elements(x.rows, x.cols), moved(x, 2), [&] { inner_.shrink(x, threshold); });
+  }
   void do_axpby(double alpha, ConstView x, double beta, View y) override {
     record_("axpby", 3 * elements(x.rows, x.cols), moved(x, 3), [&] { inner_.axpby(alpha, x, beta, y); });
   }

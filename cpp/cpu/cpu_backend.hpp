@@ -23,6 +23,7 @@ class CpuBackend final : public Backend {
   void do_gram_update(TypedView x, View gram) override;
   void do_symmetrise(View gram) override;
   void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) override;
+  void do_shrink(View x, double threshold) override;
   void do_axpby(double alpha, ConstView x, double beta, View y) override;
   void do_scale_columns(View x, ConstView scale, bool inverse) override;
   void do_randn(View out, std::uint64_t seed) override;

@@ -33,6 +33,13 @@ SPARLOW_MULTIVERSION void row_add_scaled(float alpha, const float* x, float* y, 
   for (Index j = 0; j < n; ++j) y[j] += alpha * x[j];
 }
 
+SPARLOW_MULTIVERSION void row_shrink(float* x, float threshold, Index n) {
+  for (Index j = 0; j < n; ++j) {
+    const float rest = std::abs(x[j]) - threshold;
+    x[j] = rest <= 0 ? 0.0f : std::copysign(rest, x[j]);
+  }
+}
+
 SPARLOW_MULTIVERSION void row_scale_by_mask(float* x, const std::uint8_t* mask, float kept, float pruned, Index n) {
   for (Index j = 0; j < n; ++j) {
     const float factor = mask[j] ? kept : pruned;
@@ -128,6 +135,10 @@ void CpuBackend::do_axpby(double alpha, ConstView x, double beta, View y) {
     else if (beta == 1) row_add_scaled(static_cast<float>(alpha), x.row(i), y.row(i), x.cols);
     else row_axpby(static_cast<float>(alpha), x.row(i), static_cast<float>(beta), y.row(i), x.cols);
   });
+}
+
+void CpuBackend::do_shrink(View x, double threshold) {
+  for_rows(x.rows, x.cols, [&](Index i) { row_shrink(x.row(i), static_cast<float>(threshold), x.cols); });
 }
 
 void CpuBackend::do_scale_columns(View x, ConstView scale, bool inverse) {

@@ -9,6 +9,7 @@ void run_magnitude(SolverContext& context);
 void run_wanda(SolverContext& context);
 void run_threebasil(SolverContext& context);
 void run_threebasil_published(SolverContext& context);
+void run_cap(SolverContext& context);
 void run_slab(SolverContext& context);
 void run_slab_joint(SolverContext& context);
 

@@ -36,7 +36,12 @@ constexpr std::array kSlabJointOptions = {
     kThreeBasilOptions[4], kThreeBasilOptions[5], kThreeBasilOptions[6], kSignRankOption,
 };
 
-constexpr std::array<Method, 6> kMethods = {{
+constexpr std::array kCapOptions = {
+    OptionSpec{"iterations", Kind::integer, 30, 1, 10000, "of robust PCA at most"},
+    OptionSpec{"tolerance", Kind::real, 2e-3, 0, 1, "stop when ||w - l - s|| / ||w|| is at most this"},
+};
+
+constexpr std::array<Method, 7> kMethods = {{
     {"magnitude",
      "magnitude pruning",
      "largest absolute weights, no data",
@@ -62,6 +67,8 @@ constexpr std::array<Method, 6> kMethods = {{
     {"slab_joint", "sparse + low rank + SLaB's signed term, fitted together as 3BASiL does",
      "terms of arXiv:2604.04493, objective of arXiv:2603.01376", Method::GramUse::full, true, kSlabJointOptions,
      run_slab_joint, true},
+    {"cap", "robust PCA, its sparse part projected on the pattern",
+     "Zhou et al., ICLR 2026, arXiv:2505.03801 (stage one)", Method::GramUse::none, true, kCapOptions, run_cap},
 }};
 
 }  // namespace

@@ -87,6 +87,11 @@ void CudaBackend::do_axpby(double alpha, ConstView x, double beta, View y) {
         "axpby");
 }
 
+void CudaBackend::do_shrink(View x, double threshold) {
+  const Bind bind(*context_);
+  check(kernels::shrink(x.rows, x.cols, static_cast<float>(threshold), rows(x), context_->stream()), "shrink");
+}
+
 void CudaBackend::do_scale_columns(View x, ConstView scale, bool inverse) {
   const Bind bind(*context_);
   check(kernels::scale_columns(x.rows, x.cols, rows(x), scale.data, inverse, context_->stream()), "scale_columns");

@@ -9,6 +9,13 @@ cudaError_t axpby(Size rows, Size cols, float alpha, ConstFloats x, float beta, 
   });
 }
 
+cudaError_t shrink(Size rows, Size cols, float threshold, Floats x, cudaStream_t stream) {
+  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
+    const float value = x.row(i)[j], rest = fabsf(value) - threshold;
+    x.row(i)[j] = rest <= 0 ? 0.0f : copysignf(rest, value);
+  });
+}
+
 cudaError_t scale(Size rows, Size cols, float factor, Floats x, cudaStream_t stream) {
   return for_each(rows, cols, stream,
                   [=] __device__(Size i, Size j) { x.row(i)[j] = factor == 0 ? 0.0f : factor * x.row(i)[j]; });

@@ -27,6 +27,8 @@ using ConstBytes = Rows<const std::uint8_t>;
 
 // elementwise.cu ---------------------------------------------------------------------------------------------
 cudaError_t axpby(Size rows, Size cols, float alpha, ConstFloats x, float beta, Floats y, cudaStream_t stream);
+// Towards 0 by threshold, no further.
+cudaError_t shrink(Size rows, Size cols, float threshold, Floats x, cudaStream_t stream);
 // x *= factor; factor 0 writes zeros whatever x holds
 cudaError_t scale(Size rows, Size cols, float factor, Floats x, cudaStream_t stream);
 // x_ij *= factors_j, or /= with 0 where the factor is 0

@@ -70,6 +70,25 @@ std::vector<Report> solve_into(Backend& backend, const std::string& method, cons
   return reports;
 }
 
+// s, and u v = l in the first `rank` columns and rows of u and v, which have room for min(rows, cols).
+py::dict robust_pca_into(Backend& backend, const PyView& w, const PyView& s, const PyView& u, const PyView& v,
+                         Index max_iterations, double tolerance) {
+  PrincipalParts parts;
+  {
+    const py::gil_scoped_release release;
+    parts = robust_pca(backend, w.view(), max_iterations, tolerance, [] { interrupted(); });
+    backend.copy(parts.s, s.view());
+    best_factors(backend, parts.l, u.view().col_slice(0, parts.rank), v.view().row_slice(0, parts.rank));
+    backend.wait();
+  }
+  py::dict out;
+  out["rank"] = parts.rank;
+  out["iterations"] = parts.iterations;
+  out["gap"] = parts.gap;
+  out["converged"] = parts.converged;
+  return out;
+}
+
 // Shapes only: addresses are invented, nothing is read.
 py::dict estimate(const std::string& method, const std::vector<std::tuple<Index, Index, Index>>& shapes,
                   const std::string& pattern, const OptionValues& options) {
@@ -140,6 +159,8 @@ void register_solvers(py::module_& module) {
         return relative_loss(backend, w.view(), w_hat.view(), gram.view());
       },
       py::arg("backend"), py::arg("w"), py::arg("w_hat"), py::arg("gram"), py::call_guard<py::gil_scoped_release>());
+  module.def("robust_pca", &robust_pca_into, py::arg("backend"), py::arg("w"), py::arg("s"), py::arg("u"), py::arg("v"),
+             py::arg("max_iterations"), py::arg("tolerance"));
   module.def("estimate", &estimate, py::arg("method"), py::arg("shapes"), py::arg("pattern"), py::arg("options"));
   module.def("methods", &list_methods);
   module.def("resolve_options", [](const std::string& method, const OptionValues& options) {

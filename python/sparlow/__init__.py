@@ -9,6 +9,7 @@ from sparlow.checkpoint import load, save
 from sparlow.evaluate import generate, perplexity
 from sparlow.inspect import inspect_checkpoint
 from sparlow.layers import SparseLowRankLinear
+from sparlow.principal import RobustPca, robust_pca
 from sparlow.recipe import Recipe
 from sparlow.solve import (
     Damping,
@@ -32,6 +33,7 @@ __all__ = [
     "MethodInfo",
     "Recipe",
     "Report",
+    "RobustPca",
     "Signed",
     "SparseLowRankLinear",
     "__version__",
@@ -46,5 +48,6 @@ __all__ = [
     "perplexity",
     "plan",
     "relative_loss",
+    "robust_pca",
     "save",
 ]

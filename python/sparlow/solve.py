@@ -97,7 +97,7 @@ def _cuda_backend(index: int, stream: int, _thread: int) -> _core.Backend:
     return _core.make_backend(f"cuda:{index}", stream)
 
 
-def _view(x: Tensor) -> _core.View:
+def view_of(x: Tensor) -> _core.View:
     """Of a matrix of floats or, for masks, of bytes."""
     if x.stride(1) != 1 and x.shape[1] > 1:
         raise ValueError(f"a {tuple(x.shape)} tensor has stride {x.stride(1)} within a row, not 1")
@@ -135,13 +135,13 @@ class Gram:
                 f"{self.name}: {count} of {rows.numel()} input activations are NaN or Inf; "
                 "run the model in a wider dtype or drop the calibration text that causes it"
             )
-        self._backend.gram_update(_view(rows), _ACTIVATION_DTYPES[rows.dtype], _view(self._upper))
+        self._backend.gram_update(view_of(rows), _ACTIVATION_DTYPES[rows.dtype], view_of(self._upper))
         self.tokens += rows.shape[0]
 
     def matrix(self) -> Tensor:
         """XᵀX [d_in, d_in], float32."""
         full = self._upper.clone()
-        self._backend.symmetrise(_view(full))
+        self._backend.symmetrise(view_of(full))
         return full
 
 
@@ -203,14 +203,14 @@ def decompose(
         s, u, v = torch.zeros_like(w), w.new_zeros(w.shape[0], kept_rank), w.new_zeros(kept_rank, w.shape[1])
         signed = _empty_signed(w, signed_rank)
         outputs.append((s, u, v, signed))
-        views = [] if signed is None else [_view(signed.signs), _view(signed.u), _view(signed.v)]
-        targets.append(_core.Target(name, _view(w), _view(s), _view(u), _view(v), rank, *views))
+        views = [] if signed is None else [view_of(signed.signs), view_of(signed.u), view_of(signed.v)]
+        targets.append(_core.Target(name, view_of(w), view_of(s), view_of(u), view_of(v), rank, *views))
     reports = _core.solve(
         backend,
         method,
         targets,
         pattern,
-        None if matrix is None else _view(matrix),
+        None if matrix is None else view_of(matrix),
         (damping.diagonal, damping.mean),
         {key: float(value) for key, value in (options or {}).items()},
         seed,
@@ -233,7 +233,7 @@ def relative_loss(w: Tensor, w_hat: Tensor, gram: Gram | Tensor) -> float:
     matrix = _gram_matrix(gram)
     assert matrix is not None
     dense, approximate = (x.detach().to(torch.float32).contiguous() for x in (w, w_hat))
-    value = _core.relative_loss(backend_for(dense.device), _view(dense), _view(approximate), _view(matrix))
+    value = _core.relative_loss(backend_for(dense.device), view_of(dense), view_of(approximate), view_of(matrix))
     return float(value)
 
 

@@ -51,6 +51,28 @@ TEST_CASE("threebasil recovers a planted sparse + low-rank matrix") {
   });
 }
 
+TEST_CASE("robust_pca recovers a planted sum, and says so") {
+  on_every_backend([](Backend& backend, double) {
+    for (const auto& [rows, cols] : {std::pair<Index, Index>{40, 60}, {60, 40}}) {
+      const Dense low = product(normal(rows, 2, 3), normal(2, cols, 4));
+      Dense sparse = normal(rows, cols, 5);
+      for (double& value : sparse.values) value = std::abs(value) > 2 ? 10 * value : 0;
+      const Placed w = place(backend, added(1, low, 1, sparse), 3);
+      const PrincipalParts parts = robust_pca(backend, w, 500, 1e-5, [] {});
+      CHECK(parts.converged);
+      CHECK(parts.rank == 2);
+      CHECK(difference(fetch(backend, parts.l), low) < 0.02);
+      CHECK(difference(fetch(backend, parts.s), sparse) < 0.02);
+      Matrix u = backend.matrix(rows, 2), v = backend.matrix(2, cols);
+      best_factors(backend, parts.l, u, v);
+      CHECK(difference(product(fetch(backend, u), fetch(backend, v)), low) < 0.02);
+      CHECK_FALSE(robust_pca(backend, w, 2, 1e-5, [] {}).converged);
+    }
+    const Matrix zero = backend.matrix(4, 6);
+    CHECK(robust_pca(backend, zero, 10, 0, [] {}).converged);
+  });
+}
+
 TEST_CASE("every method: exact pattern, reported loss, factors of the asked shape") {
   on_every_backend([](Backend& backend, double) {
     const Dense w = normal(24, 32, 1), gram = gram_of(32, 80, 2);

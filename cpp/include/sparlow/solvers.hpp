@@ -2,6 +2,7 @@
 // iterates over the registry.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -66,6 +67,21 @@ std::vector<Solution> solve(Backend& backend, std::string_view method, const Pro
 
 // tr(e h e^T) / tr(w h w^T) with e = w - w_hat and h undamped; 0 when both are 0.
 double relative_loss(Backend& backend, ConstView w, ConstView w_hat, ConstView gram);
+
+// w ~ l + s by robust PCA: min ||l||_* + ||s||_1 / sqrt(max(rows, cols)).
+struct PrincipalParts {
+  Matrix l, s;
+  Index rank = 0;  // of l
+  Index iterations = 0;
+  double gap = 0;          // ||w - l - s||_F / ||w||_F
+  bool converged = false;  // gap reached the tolerance
+};
+PrincipalParts robust_pca(Backend& backend, ConstView w, Index max_iterations, double tolerance,
+                          const std::function<void()>& poll);
+
+// u v = the best approximation of x in the Frobenius norm whose rank is u.cols = v.rows, largest singular value first,
+// equal weight on both factors.
+void best_factors(Backend& backend, ConstView x, View u, View v);
 
 // The name among candidates with the smallest edit distance.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
