@@ -45,7 +45,7 @@ def closed_pattern(name: str, pattern: str, budget: float, terms: float, shape: 
             f"{name}: budget {budget} leaves no entry for the sparse part of its {d_out} x {d_in} weight, the other "
             f"terms take {terms:.4f}; the nearest feasible budget is {_rounded_up(terms + 1 / length)}"
         )
-    return f"{kept / length:.12g}{pattern}"
+    return f"{kept / length:.12g}{pattern}" if kept < length else "dense"
 
 
 def _rounded_up(share: float) -> float:

@@ -21,8 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from .allocation.settings import Allocation
 from .naming import check_pattern, matches, suggest
-from .recipe_rules import Choice, LayerPlan, check_choice, check_low_rank
+from .recipe_rules import Choice, LayerPlan, check_allocation, check_choice, check_low_rank
 from .solve import Damping, OptionValue
 from .yaml_reader import read_yaml_mapping
 
@@ -111,7 +112,8 @@ class Recipe(_Strict):
     neither rank nor budget, the rank is 64 for methods with a low-rank part and 0 for the others.
     damping: multipliers of diag(H) and mean(diag H). include, exclude: exact module names or "re:"
     patterns that match the whole name; an empty include means every linear in the decoder blocks.
-    overrides: the first one that matches a layer wins.
+    overrides: the first one that matches a layer wins. allocation: shares `budget` among the layers instead
+    of giving the same to each; see `allocation.settings.Allocation`.
     dtype: of the stored tensors. compute_dtype: of the calibration forward passes (default: float32 on
     the CPU, bfloat16 on a GPU). device: "cpu", "cuda" or "cuda:N". seed: of the windows drawn and of the
     solver.
@@ -122,6 +124,7 @@ class Recipe(_Strict):
     pattern: str = "2:4"
     rank: Rank | None = None
     budget: Budget | None = None
+    allocation: Allocation | None = None
     damping: CheckedDamping = Field(default_factory=Damping)
     calibration: Calibration = Field(default_factory=Calibration)
     include: list[ModulePattern] = Field(default_factory=list)
@@ -138,6 +141,9 @@ class Recipe(_Strict):
             raise ValueError(f"device '{self.device}' is not 'cpu', 'cuda' or 'cuda:N'")
         check_low_rank("the recipe", self.method, self.pattern, self.rank, self.budget)
         check_choice("the recipe", self._choice(None))
+        if self.allocation is not None:
+            given = "low_rank" in self.allocation.model_fields_set
+            check_allocation(self._choice(None), self.allocation.strategy, given)
         for override in self.overrides:
             where = f"the override for '{override.match}'"
             choice = self._choice(override)
@@ -177,8 +183,11 @@ class Recipe(_Strict):
 
     def resolve(self, layer_name: str, d_out: int, d_in: int) -> LayerPlan:
         """The plan of one d_out x d_in layer; ValueError naming the layer if its rank does not fit."""
-        override = next((o for o in self.overrides if matches(o.match, layer_name)), None)
-        return self._choice(override).plan(layer_name, d_out, d_in)
+        return self._choice(self._override(layer_name)).plan(layer_name, d_out, d_in)
+
+    def pattern_of(self, layer_name: str) -> str:
+        """The pattern of a layer as the recipe has it, with its density open if it is."""
+        return self._choice(self._override(layer_name)).pattern
 
     @property
     def forward_dtype(self) -> torch.dtype:
@@ -186,6 +195,9 @@ class Recipe(_Strict):
         name = self.compute_dtype or ("float32" if self.device == "cpu" else "bfloat16")
         dtype: torch.dtype = getattr(torch, name)
         return dtype
+
+    def _override(self, layer_name: str) -> Override | None:
+        return next((o for o in self.overrides if matches(o.match, layer_name)), None)
 
     def _choice(self, override: Override | None) -> Choice:
         bits = 8 * getattr(torch, self.dtype).itemsize
