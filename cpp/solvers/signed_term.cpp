@@ -23,7 +23,7 @@ SignedTerm::SignedTerm(SolverContext& context, Index rank)
   signs_ = context.backend.mask(rows, cols);
 }
 
-void SignedTerm::fit(ConstView x, ConstMaskView mask, Index steps) {
+void SignedTerm::fit(ConstView x, ConstMaskView mask, Index steps, Accuracy accuracy) {
   Backend& backend = context_.backend;
   backend.signs(x, signs_);
   backend.copy(x, magnitude_);
@@ -36,8 +36,8 @@ void SignedTerm::fit(ConstView x, ConstMaskView mask, Index steps) {
     steps += kStartSteps;
     started_ = true;
   }
-  for (Index i = 0; i < steps; ++i) factors_.step(magnitude_, factors_.b(), magnitude_, Accuracy::reduced);
-  factors_.multiply(1, factors_.b(), 0, plain_, Accuracy::reduced);
+  for (Index i = 0; i < steps; ++i) factors_.step(magnitude_, factors_.b(), magnitude_, accuracy);
+  factors_.multiply(1, factors_.b(), 0, plain_, accuracy);
   backend.copy(plain_, dense_);
   backend.scale_by_mask(dense_, signs_, 1, -1);
 }

@@ -15,7 +15,7 @@ class SignedTerm {
 
   // Fits c to x off the mask: b = sign(x), then `steps` subspace steps on |x|. On the mask, where s takes up what c
   // leaves, the factors keep what they have: it neither pulls at them nor holds them back for long.
-  void fit(ConstView x, ConstMaskView mask, Index steps);
+  void fit(ConstView x, ConstMaskView mask, Index steps, Accuracy accuracy);
   // Writes the term of each target into its solution, columns divided by scale (1 x d_in; empty: by nothing).
   void store(ConstView scale) const;
 

@@ -36,7 +36,7 @@ void run_slab(SolverContext& context) {
   for (Index i = 0; i < sweeps; ++i) {
     context.poll();
     // w - s is w off the support and the old term on it, which is what fit() takes there.
-    term.fit(w, mask, kPowerSteps);
+    term.fit(w, mask, kPowerSteps, Accuracy::full);
     backend.copy(w, y);
     backend.axpby(-1, term.dense(), 1, y);
     select();

@@ -81,7 +81,7 @@ class ThreeBasil {
     move_target();
     project_stacked(context_, w_, mask_);
     for (Index i = 0; i < kStartSweeps && !signed_.empty(); ++i) {
-      signed_.fit(target_, mask_, kPowerSteps);
+      signed_.fit(target_, mask_, kPowerSteps, Accuracy::reduced);
       move_target();
       project_stacked(context_, w_, mask_);
     }
@@ -130,7 +130,7 @@ class ThreeBasil {
   // Fits c to the state off the mask; with w, t moves so that t + c stays what it is.
   void turn_signed() {
     backend_.axpby(1, signed_.dense(), 1, t_);
-    signed_.fit(t_, mask_, 1);
+    signed_.fit(t_, mask_, 1, Accuracy::reduced);
     backend_.axpby(-1, signed_.dense(), 1, t_);
     move_target();
     project_stacked(context_, t_, mask_);
@@ -145,7 +145,7 @@ class ThreeBasil {
     backend_.copy(s_, sum);
     backend_.axpby(1, signed_.dense(), 1, sum);
     for (Index i = 0; i < kFinalSweeps; ++i) {
-      signed_.fit(sum, mask_, kPowerSteps);
+      signed_.fit(sum, mask_, kPowerSteps, Accuracy::full);
       backend_.copy(sum, s_);
       backend_.axpby(-1, signed_.dense(), 1, s_);
       if (i + 1 < kFinalSweeps) project_stacked(context_, s_, mask_);
