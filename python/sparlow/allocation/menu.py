@@ -13,7 +13,7 @@ from sparlow.recipe_rules import LayerPlan
 
 # Shares of the mean budget that a layer's options take, and what part of them goes to the low-rank part.
 _SCALES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-_LOW_RANK_SCALES = (0.0, 0.5, 1.0)
+_LOW_RANK_SCALES = (0.0, 1.0)
 
 
 def plans_of(slot: Slot, budget: float, low_rank: float) -> list[LayerPlan]:
