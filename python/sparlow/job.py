@@ -63,7 +63,7 @@ def make_job(model: nn.Module, recipe: Recipe) -> Job:
     ]
     while not jobs[-1].layers:
         jobs.pop()
-    return Job(jobs, blocks, _notes(blocks))
+    return Job(jobs, blocks, _notes(blocks) + _allocation_notes(recipe))
 
 
 def check_weights(job: Job) -> None:
@@ -78,6 +78,11 @@ def job_windows(job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Te
     ValueError if data is missing, or does not fit the model's vocabulary or context.
     """
     if tokens is None and recipe.calibration.source is None:
+        if recipe.allocation is not None:
+            raise ValueError(
+                f"allocation '{recipe.allocation.strategy}' needs calibration data: give 'calibration.source' in the "
+                f"recipe, or tokens"
+            )
         if job.needs_calibration:
             needy = next(x for x in job.layers if method_info(x.plan.method).needs_gram != _NO_GRAM)
             raise ValueError(
@@ -96,6 +101,12 @@ def _planned(recipe: Recipe, layer: LinearLayer) -> LayerPlan:
     plan = recipe.resolve(layer.name, d_out, d_in)
     parse_pattern(plan.pattern).check_shape(d_out, d_in, layer.name)
     return plan
+
+
+def _allocation_notes(recipe: Recipe) -> list[str]:
+    if recipe.allocation is None:
+        return []
+    return [f"allocation '{recipe.allocation.strategy}' moves ranks and densities between layers within the budget"]
 
 
 def _notes(blocks: Sequence[Block]) -> list[str]:

@@ -142,8 +142,7 @@ class Recipe(_Strict):
         check_low_rank("the recipe", self.method, self.pattern, self.rank, self.budget)
         check_choice("the recipe", self._choice(None))
         if self.allocation is not None:
-            given = "low_rank" in self.allocation.model_fields_set
-            check_allocation(self._choice(None), self.allocation.strategy, given)
+            check_allocation(self._choice(None), self.allocation)
         for override in self.overrides:
             where = f"the override for '{override.match}'"
             choice = self._choice(override)

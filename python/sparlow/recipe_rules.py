@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .allocation.settings import Allocation
 from .budget import OPEN_PATTERNS, closed_pattern, rank_within, sign_share
 from .solve import Damping, OptionValue, check_options, method_info, parse_pattern, sign_rank
 
@@ -110,25 +111,19 @@ def check_choice(where: str, choice: Choice) -> None:
         )
 
 
-def check_allocation(choice: Choice, strategy: str, low_rank_given: bool) -> None:
-    """Refuse an allocation that has nothing to decide, or decides what the recipe already does."""
-    info = method_info(choice.method)
+def check_allocation(choice: Choice, allocation: Allocation) -> None:
+    """Refuse an allocation that decides what the recipe already does, or that its method cannot follow."""
     if choice.budget is None:
         raise ValueError("allocation shares out the budget of the whole model; give budget, the fraction kept in total")
     if choice.rank is not None:
         raise ValueError(f"allocation decides the ranks, but rank {choice.rank} is given too; remove one of them")
-    if choice.pattern not in OPEN_PATTERNS and not info.low_rank:
-        raise ValueError(
-            f"pattern '{choice.pattern}' fixes the density and method '{choice.method}' has no low-rank part, so "
-            "allocation has nothing to decide; use pattern '@row' or '@matrix', or a method with a low-rank part"
-        )
-    if choice.pattern not in OPEN_PATTERNS and low_rank_given:
+    if choice.pattern not in OPEN_PATTERNS and allocation.low_rank != Allocation().low_rank:
         raise ValueError(
             f"pattern '{choice.pattern}' fixes the density, so allocation.low_rank has nothing to share out; remove "
             "it, or use pattern '@row' or '@matrix'"
         )
-    if strategy in ("score", "policy") and not info.low_rank:
+    if allocation.strategy in ("score", "policy") and not method_info(choice.method).low_rank:
         raise ValueError(
-            f"allocation strategy '{strategy}' selects singular triplets, but method '{choice.method}' has no low-rank "
-            "part; use strategy 'owl', 'loss' or 'greedy'"
+            f"allocation strategy '{allocation.strategy}' selects singular triplets, but method '{choice.method}' has "
+            "no low-rank part; use strategy 'owl', 'loss' or 'greedy'"
         )

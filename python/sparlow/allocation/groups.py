@@ -18,7 +18,6 @@ from sparlow.allocation.slots import Slot
 from sparlow.principal import robust_pca
 from sparlow.recipe_rules import LayerPlan
 
-
 _RPCA_ITERATIONS = 10  # the paper's perplexity does not fall any further with more
 
 

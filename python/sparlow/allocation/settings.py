@@ -60,9 +60,10 @@ class Allocation(Strict):
 
     @model_validator(mode="after")
     def _belong(self) -> Allocation:
-        for name in self.model_fields_set:
-            readers = _READERS.get(name)
-            if readers is not None and self.strategy not in readers:
+        for name, readers in _READERS.items():
+            # By value: what was written out with its defaults reads back.
+            changed = getattr(self, name) != type(self).model_fields[name].default
+            if changed and self.strategy not in readers:
                 raise ValueError(f"'{name}' is not read by strategy '{self.strategy}', only by {', '.join(readers)}")
         if not 0 < self.floor < 0.5:
             raise ValueError(
