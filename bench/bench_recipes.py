@@ -69,8 +69,9 @@ def main() -> None:
         gc.collect()
         rows.append({"name": name, "recipe": data} | run(args.model, recipe, score))
         row, base = rows[-1], rows[1]
+        ratio = row["perplexity"] / base["perplexity"]
         print(
-            f"{name}: perplexity {row['perplexity']:.3f} ({row['perplexity'] / base['perplexity']:.4f} of {base['name']}'s, "
+            f"{name}: perplexity {row['perplexity']:.3f} ({ratio:.4f} of {base['name']}'s, "
             f"{row['perplexity'] / rows[0]['perplexity']:.3f} of dense), {row['of_dense_bytes']:.4f} of the bytes, "
             f"{row['values']:.4f} of the values, {row['seconds']:.1f} s",
             *row["notes"],
