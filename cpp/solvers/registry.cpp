@@ -64,11 +64,11 @@ constexpr std::array<Method, 7> kMethods = {{
      run_threebasil_published},
     {"slab", "SLaB: sparse + signs times a low-rank factor", "Li, Ma, Kang, arXiv:2604.04493",
      Method::GramUse::diagonal, false, kSlabOptions, run_slab, true},
-    {"slab_joint", "sparse + low rank + SLaB's signed term, fitted together as 3BASiL does",
+    {"slab_joint", "SLaB's terms and low rank, fitted together",
      "terms of arXiv:2604.04493, objective of arXiv:2603.01376", Method::GramUse::full, true, kSlabJointOptions,
      run_slab_joint, true},
-    {"cap", "robust PCA, its sparse part projected on the pattern",
-     "Zhou et al., ICLR 2026, arXiv:2505.03801 (stage one)", Method::GramUse::none, true, kCapOptions, run_cap},
+    {"cap", "robust PCA, projected on the pattern", "Zhou et al., ICLR 2026, arXiv:2505.03801 (stage one)",
+     Method::GramUse::none, true, kCapOptions, run_cap},
 }};
 
 }  // namespace

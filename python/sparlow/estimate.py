@@ -24,7 +24,8 @@ def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
     """Memory and time of `job`, whose model may be on the meta device.
 
     Memory: the process, the model, the calibration stream, one block in the dtype of the forward passes with its Gram
-    matrices, and the largest call of the solver. Time: every product at the speed of one timed here.
+    matrices, and the largest call of the solver; what an allocation holds of the whole model. Time: every product of
+    the compression at the speed of one timed here.
     """
     calibrated = job.needs_calibration or recipe.calibration.source is not None
     tokens = recipe.calibration.windows * recipe.calibration.window_tokens if calibrated else 0
@@ -34,6 +35,7 @@ def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
         solver_bytes = max(solver_bytes, block_bytes)
         flops += block_flops + _forward_flops(block, tokens)
     peak = _held_bytes(model) + solver_bytes + (_calibration_bytes(model, job, recipe, tokens) if calibrated else 0)
+    peak += _allocation_bytes(model, job, recipe)
     layers = [_planned(layer, recipe) for layer in job.layers]
     return Plan(layers, round(peak), flops / _flops_per_second(recipe), tokens, job.notes)
 
@@ -84,6 +86,17 @@ def _calibration_bytes(model: Any, job: Job, recipe: Recipe, tokens: int) -> flo
     batch = min(recipe.calibration.batch * recipe.calibration.window_tokens, tokens)
     stream = tokens * width
     return float(size * (stream + max(entries * width, block + batch * widest)) + grams)
+
+
+def _allocation_bytes(model: nn.Module, job: Job, recipe: Recipe) -> float:
+    """The model in the dtype of the forward passes where its loss is measured; candidates in float32, with a label."""
+    if recipe.allocation is None:
+        return 0.0
+    strategy, size = recipe.allocation.strategy, recipe.forward_dtype.itemsize
+    whole = strategy == "policy" or (strategy == "greedy" and recipe.allocation.weight == "model")
+    entries = sum(layer.layer.shape[0] * layer.layer.shape[1] for layer in job.layers)
+    held = {"policy": 2 * 4 + 1, "score": 2 * 4 + 1, "greedy": size}.get(strategy, 0)
+    return (sum(p.numel() for p in model.parameters()) * size if whole else 0) + float(held * entries)
 
 
 def _held_bytes(model: nn.Module) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from checkpoint_helpers import tiny_model
@@ -209,6 +210,36 @@ def test_the_policy_learns_which_groups_the_loss_needs(paired: bool) -> None:
         policy.learn(mask, value)
         assert float((costs * policy.probabilities).sum()) <= 10 + 1e-6
     assert policy.probabilities[matters].mean() > policy.probabilities[~matters].mean() + 0.4
+
+
+def test_one_policy_step_is_that_of_the_formula() -> None:
+    """s -= eta (l - baseline) (m - s) / (s (1 - s)), the baseline a mean of the last losses."""
+    costs = torch.ones(4, dtype=torch.float64)
+    first = torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=torch.float64)
+    policy = Policy(first, costs, 4.0, 0.05, 0.01, 2)
+    masks = [torch.tensor(bits).bool() for bits in ([1, 0, 1, 0], [0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1])]
+    s, seen = first.numpy().copy(), []
+    for mask, loss in zip(masks, [3.0, 3.5, 2.0, 2.5], strict=True):
+        policy.learn(mask, loss)
+        if seen:
+            score = (mask.numpy() - s) / (s * (1 - s))
+            s = (s - 0.05 * (loss - np.mean(seen[-2:])) * score).clip(0.01, 0.99)
+        seen.append(loss)
+        np.testing.assert_allclose(policy.probabilities.numpy(), s, rtol=1e-4)
+
+
+def test_a_calibration_that_teaches_nothing_is_refused() -> None:
+    chosen = recipe("policy", allocation={"passes": 1}).updated(
+        calibration={"windows": 4, "window_tokens": 32, "batch": 4}
+    )
+    with pytest.raises(ValueError, match="4 calibration windows in batches of 4 and 1 pass give one loss"):
+        sparlow.compress(tiny_model(), chosen, tokens=tokens())
+
+
+def test_the_estimate_counts_what_an_allocation_holds() -> None:
+    model = tiny_model()
+    without = sparlow.plan(model, recipe("owl")).peak_bytes
+    assert sparlow.plan(model, recipe("policy")).peak_bytes > without + 9 * 30_000
 
 
 # Recipes ---------------------------------------------------------------------------------------------------------

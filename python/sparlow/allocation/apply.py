@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from sparlow.allocation.setting import Plans, Setting
 from sparlow.allocation.slots import Slot, check_feasible, make_slots
-from sparlow.allocation.strategies import STRATEGIES, Plans, Setting
+from sparlow.allocation.strategies import STRATEGIES
 from sparlow.job import BlockJob, Job, LayerJob
 from sparlow.recipe import Recipe
 
