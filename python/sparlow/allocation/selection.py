@@ -44,7 +44,7 @@ def _check_steps(setting: Setting) -> None:
     if passes * -(-windows // batch) < 2:
         raise ValueError(
             f"allocation strategy 'policy': {windows} calibration windows in batches of {batch} and {passes} pass give "
-            "one loss, and the first only sets the baseline; use more windows, a smaller calibration.batch or more passes"
+            "one loss, which only sets the baseline; use more windows, a smaller calibration.batch, or more passes"
         )
 
 
