@@ -174,6 +174,14 @@ def test_groups_of_a_given_pattern_are_triplets_of_the_method() -> None:
     assert (found.plan(half).pattern, found.plan(half).rank) == ("2:4", 4)
 
 
+def test_a_layer_of_zeros_has_no_groups() -> None:
+    found = split_by_rpca(slot(), torch.zeros(48, 64), torch.eye(64), 4)
+    nothing = torch.zeros(0, dtype=torch.bool)
+    assert (found.triplets, found.entries, len(found.scores)) == ([], [], 0)
+    assert not found.dense(nothing).any()
+    assert (found.plan(nothing).rank, found.plan(nothing).pattern) == (0, f"{1 / 3072:.12g}@matrix")
+
+
 def test_keep_best_skips_what_does_not_fit() -> None:
     costs = torch.tensor([5.0, 4.0, 3.0, 1.0])
     assert keep_best([0, 1, 2, 3], costs, 9.5).tolist() == [True, True, False, False]

@@ -52,7 +52,7 @@ class Candidates:
     def dense(self, kept: Tensor) -> Tensor:
         """The weight [d_out, d_in] of the groups where `kept` (bool [groups], on the CPU) is set."""
         low, high = kept[: len(self.triplets)], kept[len(self.triplets) :]
-        columns = torch.repeat_interleave(low, torch.tensor(self.triplets)).to(self.u.device)
+        columns = _repeated(low, self.triplets).to(self.u.device)
         s = self.s
         if self.entry_group is not None:
             table = torch.cat([torch.ones(1), high.float()]).to(s.device)
@@ -73,6 +73,10 @@ def _sizes(count: int, bins: int) -> list[int]:
     return [count * (k + 1) // bins - count * k // bins for k in range(bins)]
 
 
+def _repeated(x: Tensor, counts: list[int]) -> Tensor:
+    return torch.repeat_interleave(x, torch.tensor(counts, dtype=torch.int64))
+
+
 def split_by_rpca(slot: Slot, w: Tensor, gram: Tensor, bins: int) -> Candidates:
     """Candidates of a layer whose density is open."""
     parts = robust_pca(w, iterations=_RPCA_ITERATIONS)
@@ -84,7 +88,7 @@ def split_by_rpca(slot: Slot, w: Tensor, gram: Tensor, bins: int) -> Candidates:
     value = parts.s.square() * gram.diagonal()
     flat = value.flatten().argsort(descending=True)[: int(parts.s.count_nonzero())]
     entries = _sizes(len(flat), min(bins, 255))
-    labels = torch.repeat_interleave(torch.arange(1, len(entries) + 1), torch.tensor(entries)).to(w.device)
+    labels = _repeated(torch.arange(1, len(entries) + 1), entries).to(w.device)
     group = torch.zeros(w.numel(), dtype=torch.uint8, device=w.device)
     group[flat] = labels.to(torch.uint8)
     found += [x.mean() for x in torch.split(value.flatten()[flat], entries)]
