@@ -12,23 +12,24 @@ from sparlow.allocation.slots import Slot
 from sparlow.recipe_rules import LayerPlan
 
 # Shares of the mean budget that a layer's options take, and what part of them goes to the low-rank part.
-_SCALES = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+_OPEN_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 _LOW_RANK_SCALES = (0.0, 1.0)
+# With the density given, only the ranks can change: scales of what the mean budget leaves for them.
+_RANK_SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 def plans_of(slot: Slot, budget: float, low_rank: float) -> list[LayerPlan]:
-    """Plans between the smallest one and twice the mean budget, without repetitions."""
-    plans = {}
-    for scale in _SCALES:
+    """Plans around the mean budget, the smallest one among them, without repetitions."""
+    plans = {(plan.pattern, plan.rank): plan for plan in _plans_at(slot, slot.least, 0.0)}
+    for scale in _OPEN_SCALES if slot.open else _RANK_SCALES:
         for plan in _plans_at(slot, _values(slot, budget, scale), low_rank):
             plans[plan.pattern, plan.rank] = plan
     return list(plans.values())
 
 
 def _values(slot: Slot, budget: float, scale: float) -> float:
-    """With the density given, only what is above the smallest plan is scaled."""
     mean = budget * slot.size
-    scaled = slot.least + scale * max(0.0, mean - slot.least) if not slot.open else max(0.4, scale) * mean
+    scaled = scale * mean if slot.open else slot.least + scale * max(0.0, mean - slot.least)
     return min(max(scaled, slot.least), slot.most)
 
 
