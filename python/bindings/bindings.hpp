@@ -17,6 +17,7 @@ struct PyView {
   Index rows, cols, stride;
 
   View view() const { return {reinterpret_cast<float*>(address), rows, cols, stride}; }
+  MaskView mask() const { return {reinterpret_cast<std::uint8_t*>(address), rows, cols, stride}; }
 };
 
 // "float32", "bfloat16" or "float16".

@@ -88,6 +88,18 @@ void register_formats(py::module_& module) {
         bitmap_unpack(in(values), count, bytes_in(meta), rows, cols, element_size, out(s));
       },
       Release());
+  module.def(
+      "signs_pack",
+      [](Address positive, Index rows, Index cols, Address bits) {
+        signs_pack(bytes_in(positive), rows, cols, bytes_out(bits));
+      },
+      Release());
+  module.def(
+      "signs_unpack",
+      [](Address bits, Index rows, Index cols, Address positive) {
+        signs_unpack(bytes_in(bits), rows, cols, bytes_out(positive));
+      },
+      Release());
 }
 
 }  // namespace sparlow::bindings

@@ -201,6 +201,7 @@ def _stored(job: LayerJob, result: Decomposition, dtype: torch.dtype) -> SparseL
             None if bias is None else bias.to(result.s.device),
             job.plan.pattern,
             dtype,
+            result.signed,
         )
     except ValueError as error:
         raise ValueError(f"{job.layer.name}: {error}") from error
@@ -235,4 +236,5 @@ def _record(
         seconds=seconds,
         dense_bytes=d_out * d_in * layer.weight_packed.element_size(),
         stored_bytes=layer.stored_bytes,
+        sign_rank=layer.sign_rank,
     )

@@ -28,6 +28,9 @@ def layer(d_out: int, d_in: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def loss_f64(w: Tensor, result: sparlow.Decomposition, gram: Tensor) -> float:
     w, gram = w.double().cpu(), gram.double().cpu()
     error = w - result.s.double().cpu() - result.u.double().cpu() @ result.v.double().cpu()
+    if result.signed is not None:
+        signs = torch.where(result.signed.signs.cpu(), 1.0, -1.0).double()
+        error -= signs * (result.signed.u.double().cpu() @ result.signed.v.double().cpu())
     return float((error @ gram * error).sum() / (w @ gram * w).sum())
 
 

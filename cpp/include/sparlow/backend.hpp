@@ -126,6 +126,8 @@ class Backend {
   void symmetrise(View gram);
   // out_ij = gram_ij inverse_scale_i inverse_scale_j off the diagonal, out_jj = diagonal_j (both 1 x n)
   void normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out);
+  // x_ij moves towards 0 by threshold >= 0, and stops there.
+  void shrink(View x, double threshold);
   // y = alpha x + beta y
   void axpby(double alpha, ConstView x, double beta, View y);
   // x_ij *= scale_j (inverse: /=, columns with scale 0 become 0)
@@ -152,6 +154,8 @@ class Backend {
   void project(ConstView score, const Pattern& pattern, MaskView mask);
   // mask = (x != 0)
   void nonzeros(ConstView x, MaskView mask);
+  // mask = (x >= 0); NaN counts as negative
+  void signs(ConstView x, MaskView mask);
   // Entries that differ.
   Index fetch_changed(ConstMaskView a, ConstMaskView b);
   // Multiplies entries on the mask by kept and the others by pruned.
@@ -179,6 +183,7 @@ class Backend {
   virtual void do_gram_update(TypedView x, View gram) = 0;
   virtual void do_symmetrise(View gram) = 0;
   virtual void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) = 0;
+  virtual void do_shrink(View x, double threshold) = 0;
   virtual void do_axpby(double alpha, ConstView x, double beta, View y) = 0;
   virtual void do_scale_columns(View x, ConstView scale, bool inverse) = 0;
   virtual void do_randn(View out, std::uint64_t seed) = 0;
@@ -191,6 +196,7 @@ class Backend {
   virtual double do_quadratic(ConstView e, ConstView gram) = 0;
   virtual void do_project(ConstView score, const Pattern& pattern, MaskView mask) = 0;
   virtual void do_nonzeros(ConstView x, MaskView mask) = 0;
+  virtual void do_signs(ConstView x, MaskView mask) = 0;
   virtual Index do_changed(ConstMaskView a, ConstMaskView b) = 0;
   virtual void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) = 0;
   virtual void do_admm_step(GramFactor& factor, AdmmStep& step);
