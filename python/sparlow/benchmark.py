@@ -48,7 +48,7 @@ def random_layer(
     d_out: int, d_in: int, rank: int, dtype: torch.dtype, device: torch.device | str
 ) -> SparseLowRankLinear:
     """A 2:4 + low-rank layer of random numbers without bias, in evaluation mode, made on `device`."""
-    layer = SparseLowRankLinear(LayerSpec("nm24", "2:4", rank, d_out, d_in), False, dtype, device).eval()
+    layer = SparseLowRankLinear(LayerSpec("nm24", "2:4", rank, d_out, d_in), False, dtype, device)
     bytes_of_groups = [low | high << 4 for low in _LEGAL for high in _LEGAL]
     table = torch.tensor(bytes_of_groups, dtype=torch.uint8, device=device)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def random_layer(
         layer.weight_packed.normal_(std=d_in**-0.5)
         layer.low_rank_u.normal_()
         layer.low_rank_v.normal_(std=0.3 * (max(rank, 1) * d_in) ** -0.5)
-    layer.settle()
+    layer.eval()
     return layer
 
 
