@@ -1,6 +1,6 @@
 """A whole model under several recipes: perplexity, bytes, seconds, beside the dense model.
 
-    python bench/bench_recipes.py MODEL CALIBRATION EVALUATION RECIPES [--only NAMES] [--window 2048] [--device cuda] [--out FILE]
+    python bench/bench_recipes.py MODEL CALIBRATION EVALUATION RECIPES [--only NAMES] [--device cuda] [--out FILE]
 
 CALIBRATION and EVALUATION are text files. RECIPES is a YAML file: name -> recipe. The ratio is to the first one.
 """
