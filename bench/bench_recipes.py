@@ -1,6 +1,6 @@
 """A whole model under several recipes: perplexity, bytes, seconds, beside the dense model.
 
-    python bench/bench_recipes.py MODEL CALIBRATION EVALUATION RECIPES [--window 2048] [--device cuda] [--out FILE]
+    python bench/bench_recipes.py MODEL CALIBRATION EVALUATION RECIPES [--only NAMES] [--device cuda] [--out FILE]
 
 CALIBRATION and EVALUATION are text files. RECIPES is a YAML file: name -> recipe. The ratio is to the first one.
 """
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("calibration")
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("recipes", type=Path)
+    parser.add_argument("--only", help="names of recipes, with ; between them")
     parser.add_argument("--window", type=int, default=2048)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path)
@@ -63,7 +64,9 @@ def main() -> None:
         return evaluate(model.to(args.device), tokens, args.window, 8).perplexity
 
     rows: list[dict[str, Any]] = [{"name": "dense", "perplexity": score(load_dense(args.model)[0])}]
-    for name, data in yaml.safe_load(args.recipes.read_text(encoding="utf-8")).items():
+    recipes = yaml.safe_load(args.recipes.read_text(encoding="utf-8"))
+    for name in args.only.split(";") if args.only else recipes:
+        data = recipes[name]
         calibration = {"source": args.calibration} | data.pop("calibration", {})
         recipe = sparlow.Recipe.from_dict(data | {"device": args.device, "calibration": calibration})
         gc.collect()

@@ -180,6 +180,14 @@ class TraceBackend final : public BackendDecorator {
     const double n = elements(step.w.rows, step.w.cols);
     record_("admm_reflect", 2 * n, 4 * 4 * n + n, [&] { inner_.admm_reflect(step); });
   }
+  void do_signed_gather(SignedTurn& turn) override {
+    record_("signed_gather", 2 * elements(turn.t.rows, turn.t.cols), 19 * elements(turn.t.rows, turn.t.cols),
+            [&] { inner_.signed_gather(turn); });
+  }
+  void do_signed_spread(SignedTurn& turn) override {
+    record_("signed_spread", 2 * elements(turn.t.rows, turn.t.cols), 21 * elements(turn.t.rows, turn.t.cols),
+            [&] { inner_.signed_spread(turn); });
+  }
   void do_cg_start(CgState& state) override {
     record_("cg_start", 2 * count(state), moved(state.gap, 3), [&] { inner_.cg_start(state); });
   }

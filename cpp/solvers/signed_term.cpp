@@ -38,8 +38,20 @@ void SignedTerm::fit(ConstView x, ConstMaskView mask, Index steps, Accuracy accu
   }
   for (Index i = 0; i < steps; ++i) factors_.step(magnitude_, factors_.b(), magnitude_, accuracy);
   factors_.multiply(1, factors_.b(), 0, plain_, accuracy);
-  backend.copy(plain_, dense_);
-  backend.scale_by_mask(dense_, signs_, 1, -1);
+  form();
+}
+
+void SignedTerm::turn(ConstView target, ConstMaskView mask, View t, View w) {
+  SignedTurn turn{target, w, t, mask, signs_, plain_, magnitude_};
+  context_.backend.signed_gather(turn);
+  factors_.step(magnitude_, factors_.b(), magnitude_, Accuracy::reduced);
+  factors_.multiply(1, factors_.b(), 0, plain_, Accuracy::reduced);
+  context_.backend.signed_spread(turn);
+}
+
+void SignedTerm::form() {
+  context_.backend.copy(plain_, dense_);
+  context_.backend.scale_by_mask(dense_, signs_, 1, -1);
 }
 
 void SignedTerm::store(ConstView scale) const {

@@ -16,6 +16,10 @@ class SignedTerm {
   // Fits c to x off the mask: b = sign(x), then `steps` subspace steps on |x|. On the mask, where s takes up what c
   // leaves, the factors keep what they have: it neither pulls at them nor holds them back for long.
   void fit(ConstView x, ConstMaskView mask, Index steps, Accuracy accuracy);
+  // One turn of ADMM beside a sparse part: fits c to t + c off the mask by one subspace step, then t and w = target - c
+  // are those of the new term. dense() is renewed by form().
+  void turn(ConstView target, ConstMaskView mask, View t, View w);
+  void form();
   // Writes the term of each target into its solution, columns divided by scale (1 x d_in; empty: by nothing).
   void store(ConstView scale) const;
 

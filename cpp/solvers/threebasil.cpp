@@ -112,37 +112,38 @@ class ThreeBasil {
   void step(Index iteration) {
     const double next = penalty(std::min(iteration + 1, iterations_ - 1));
     if (iteration + 1 == iterations_) s_ = backend_.matrix(w_.rows(), w_.cols());
-    AdmmStep step{w_,
-                  t_,
-                  mask_,
-                  residual_,
-                  scratch_,
-                  velocity_,
-                  s_,
-                  relaxation_,
-                  momentum_,
-                  penalty(iteration) / next,
-                  context_.problem.pattern,
-                  row_counts_,
-                  low_rank_.empty()};
+    AdmmStep step = step_with(penalty(iteration) / next);
     backend_.admm_step(gram_.factor(), step);
+  }
+
+  AdmmStep step_with(double dual_scale) {
+    return {w_,
+            t_,
+            mask_,
+            residual_,
+            scratch_,
+            velocity_,
+            s_,
+            relaxation_,
+            momentum_,
+            dual_scale,
+            context_.problem.pattern,
+            row_counts_,
+            low_rank_.empty()};
   }
 
   // Fits c to the state off the mask; with w, t moves so that t + c stays what it is.
   void turn_signed() {
-    backend_.axpby(1, signed_.dense(), 1, t_);
-    signed_.fit(t_, mask_, 1, Accuracy::reduced);
-    backend_.axpby(-1, signed_.dense(), 1, t_);
-    move_target();
+    signed_.turn(target_, mask_, t_, w_);
     project_stacked(context_, t_, mask_);
-    backend_.copy(t_, residual_);
-    backend_.scale_by_mask(residual_, mask_, 1, -1);
-    backend_.axpby(1, w_, -1, residual_);
+    AdmmStep step = step_with(1);
+    backend_.admm_reflect(step);
   }
 
   // The last s + c, split anew.
   void finish_signed() {
     Matrix sum = backend_.matrix(s_.rows(), s_.cols());
+    signed_.form();
     backend_.copy(s_, sum);
     backend_.axpby(1, signed_.dense(), 1, sum);
     for (Index i = 0; i < kFinalSweeps; ++i) {

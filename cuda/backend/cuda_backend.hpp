@@ -81,6 +81,8 @@ class CudaBackend final : public Backend {
   void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) override;
   void do_admm_step(GramFactor& factor, AdmmStep& step) override;
   void do_admm_reflect(AdmmStep& step) override;
+  void do_signed_gather(SignedTurn& turn) override;
+  void do_signed_spread(SignedTurn& turn) override;
   void do_cg_start(CgState& state) override;
   void do_cg_move(CgState& state) override;
   void do_cg_turn(CgState& state) override;

@@ -121,4 +121,22 @@ cudaError_t reflect(const Admm& step, cudaStream_t stream) {
   });
 }
 
+cudaError_t signed_gather(const Signed& turn, cudaStream_t stream) {
+  return for_each(turn.rows, turn.cols, stream, [turn] __device__(Size i, Size j) {
+    const float plain = turn.plain.row(i)[j];
+    const float sum = turn.t.row(i)[j] + (turn.signs.row(i)[j] ? plain : -plain);
+    turn.t.row(i)[j] = sum;
+    turn.signs.row(i)[j] = sum >= 0;
+    turn.magnitude.row(i)[j] = turn.mask.row(i)[j] ? plain : fabsf(sum);
+  });
+}
+
+cudaError_t signed_spread(const Signed& turn, cudaStream_t stream) {
+  return for_each(turn.rows, turn.cols, stream, [turn] __device__(Size i, Size j) {
+    const float plain = turn.plain.row(i)[j], c = turn.signs.row(i)[j] ? plain : -plain;
+    turn.t.row(i)[j] -= c;
+    turn.w.row(i)[j] = turn.target.row(i)[j] - c;
+  });
+}
+
 }  // namespace sparlow::cuda::kernels

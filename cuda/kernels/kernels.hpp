@@ -115,6 +115,16 @@ cudaError_t advance_two_of_four(const Admm& step, cudaStream_t stream);
 // The same in two passes around a projection of t.
 cudaError_t advance(const Admm& step, cudaStream_t stream);
 cudaError_t reflect(const Admm& step, cudaStream_t stream);
+// As SignedTurn; gather leaves w, spread leaves magnitude.
+struct Signed {
+  Size rows, cols;
+  ConstFloats target, plain;
+  Floats w, t, magnitude;
+  ConstBytes mask;
+  Bytes signs;
+};
+cudaError_t signed_gather(const Signed& turn, cudaStream_t stream);
+cudaError_t signed_spread(const Signed& turn, cudaStream_t stream);
 
 // cg.cu ------------------------------------------------------------------------------------------------------
 struct ConjugateGradients {

@@ -74,6 +74,17 @@ struct AdmmStep {
   bool negated = false;           // residual comes in as z - a: what the last step left when l = 0
 };
 
+// A signed term c = b o plain beside the state of AdmmStep, b = +1 where signs is 1 and -1 where it is 0. Between
+// gather and spread the caller fits plain to magnitude.
+struct SignedTurn {
+  ConstView target;    // w + c
+  View w, t;           // as in AdmmStep, both less c
+  ConstMaskView mask;  // support of the sparse copy
+  MaskView signs;
+  ConstView plain;
+  View magnitude;  // |t + c| off the mask; on it, where the sparse copy takes what c leaves, plain
+};
+
 // Conjugate gradients (Polak-Ribiere, one direction and step length per row) on min tr((gap - l) h (gap - l)^T) over
 // the entries of s on a mask; gap = w - s. Between a move and a turn the caller may refit l.
 struct CgState {
@@ -165,9 +176,11 @@ class Backend {
   void admm_step(GramFactor& factor, AdmmStep& step);
   // Between steps: the dual and the velocity times dual_scale, residual = w - a.
   void admm_reflect(AdmmStep& step);
-  void cg_start(CgState& state);  // residual, norms, first direction
-  void cg_move(CgState& state);   // best step along direction in every row: updates gap and gradient
-  void cg_turn(CgState& state);   // next residual, norms and direction
+  void signed_gather(SignedTurn& turn);  // t += c; then signs of t, and magnitude; w may be overwritten
+  void signed_spread(SignedTurn& turn);  // t -= c; w = target - c; magnitude may be overwritten
+  void cg_start(CgState& state);         // residual, norms, first direction
+  void cg_move(CgState& state);          // best step along direction in every row: updates gap and gradient
+  void cg_turn(CgState& state);          // next residual, norms and direction
   void prune_columns(ColumnPruning& block);
 
  protected:
@@ -201,6 +214,8 @@ class Backend {
   virtual void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) = 0;
   virtual void do_admm_step(GramFactor& factor, AdmmStep& step);
   virtual void do_admm_reflect(AdmmStep& step);
+  virtual void do_signed_gather(SignedTurn& turn);
+  virtual void do_signed_spread(SignedTurn& turn);
   virtual void do_cg_start(CgState& state) = 0;
   virtual void do_cg_move(CgState& state) = 0;
   virtual void do_cg_turn(CgState& state) = 0;
