@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +42,24 @@ def held_windows(windows: int, settings: Matching) -> int:
     return max(1, round(settings.holdout * windows))
 
 
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Same seed, same bits also on a GPU: attention's backward pass then adds in a fixed order."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    filling = memory.fill_uninitialized_memory
+    with warnings.catch_warnings():
+        # Operations that have no deterministic form warn; cuBLAS does too, though on one stream it is deterministic.
+        warnings.filterwarnings("ignore", message=".*deterministic")
+        try:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            memory.fill_uninitialized_memory = False
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            memory.fill_uninitialized_memory = filling
+
+
 class Matcher:
     """Matches one block after another along a stream."""
 
@@ -69,7 +91,8 @@ class Matcher:
         """
         started = time.perf_counter()
         try:
-            return self._match(index, block, started)
+            with deterministic():
+                return self._match(index, block, started)
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"{block.name}: matching {self._settings.batch} windows per step does not fit the memory of "
