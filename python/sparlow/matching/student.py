@@ -114,6 +114,7 @@ class _Formed(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(layer.out_features, layer.in_features, dtype=dtype, device=device))
         self.bias: nn.Parameter | None = None
+        layer.unpack()
         with lent_module(layer, layer.weight_packed.dtype, device):
             self._terms = _terms(layer, dtype)
             self.parts = [Part(self.weight, list(self._terms.values()))]
@@ -135,10 +136,9 @@ class _Formed(nn.Module):
 
 def _terms(layer: SparseLowRankLinear, dtype: torch.dtype) -> dict[str, Term]:
     """The addends of the layer's weight; `_Formed.packed` puts them together again."""
-    stored = {name: tensor.detach() for name, tensor in layer.stored().items()}
     terms: dict[str, Term] = {"sparse": SparseTerm(layer.sparse_dense().detach(), dtype)}
     if layer.rank:
-        terms["low_rank"] = LowRankTerm(stored["low_rank_u"], stored["low_rank_v"])
+        terms["low_rank"] = LowRankTerm(layer.low_rank_u.detach(), layer.low_rank_v.detach())
     return terms
 
 
