@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class Matcher:
         """
         started = time.perf_counter()
         try:
-            with deterministic():
+            with deterministic(), _current(self._device):
                 return self._match(index, block, started)
         except torch.OutOfMemoryError as error:
             raise MemoryError(
@@ -120,6 +120,11 @@ class Matcher:
         self._targets = []
         seconds = time.perf_counter() - started
         return layers, vectors, _record(block, student, trainer, len(sizes) - held, seconds)
+
+
+def _current(device: str) -> AbstractContextManager[Any]:
+    """Graphs are captured on torch's current device."""
+    return torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext()
 
 
 def trouble(record: MatchingRecord) -> str | None:
