@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparlow.layers import SparseLowRankLinear
 from sparlow.matching.batches import Batches, shelved, use_host
+from sparlow.matching.repeatable import repeatable
 from sparlow.matching.settings import Matching
 from sparlow.matching.student import Student
 from sparlow.matching.trainer import Trainer, held_batches
@@ -40,24 +37,6 @@ def batch_sizes(windows: int, settings: Matching) -> list[int]:
 def held_windows(windows: int, settings: Matching) -> int:
     """How many calibration windows are not trained on."""
     return max(1, round(settings.holdout * windows))
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Same seed, same bits also on a GPU: attention's backward pass then adds in a fixed order."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    filling = memory.fill_uninitialized_memory
-    with warnings.catch_warnings():
-        # Operations that have no deterministic form warn; cuBLAS does too, though on one stream it is deterministic.
-        warnings.filterwarnings("ignore", message=".*deterministic")
-        try:
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            memory.fill_uninitialized_memory = False
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-            memory.fill_uninitialized_memory = filling
 
 
 class Matcher:
@@ -91,7 +70,7 @@ class Matcher:
         """
         started = time.perf_counter()
         try:
-            with deterministic(), _current(self._device):
+            with repeatable(self._device):
                 return self._match(index, block, started)
         except torch.OutOfMemoryError as error:
             raise MemoryError(
@@ -120,11 +99,6 @@ class Matcher:
         self._targets = []
         seconds = time.perf_counter() - started
         return layers, vectors, _record(block, student, trainer, len(sizes) - held, seconds)
-
-
-def _current(device: str) -> AbstractContextManager[Any]:
-    """Graphs are captured on torch's current device."""
-    return torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext()
 
 
 def trouble(record: MatchingRecord) -> str | None:
