@@ -135,7 +135,12 @@ def test_matching_on_the_gpu_replays_graphs_and_streams_from_host_memory() -> No
 
     tokens = torch.randint(0, 96, (20, 32), generator=torch.Generator().manual_seed(1))
     found = {}
-    for name, settings in {"graphs": {}, "eager": {"graphs": False}, "host": {"activations": "host"}}.items():
+    for name, settings in {
+        "graphs": {},
+        "again": {},
+        "eager": {"graphs": False},
+        "host": {"activations": "host"},
+    }.items():
         torch.manual_seed(0)
         config = transformers.LlamaConfig(
             vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4
@@ -151,6 +156,7 @@ def test_matching_on_the_gpu_replays_graphs_and_streams_from_host_memory() -> No
         found[name] = sparlow.compress(model, recipe, tokens=tokens).matching
     assert [record.captured for record in found["graphs"]] == [True, True]
     assert [record.captured for record in found["eager"]] == [False, False]
+    assert [r.curve[-1].held_out for r in found["again"]] == [r.curve[-1].held_out for r in found["half"]]
     for name in ("eager", "host"):
         losses = [[epoch.held_out for epoch in record.curve] for record in found[name]]
         assert losses[0] == pytest.approx([epoch.held_out for epoch in found["graphs"][0].curve], rel=1e-4)

@@ -130,6 +130,8 @@ def test_matching_is_a_flag_and_reported(place, capsys):
     assert (place / "loss.svg").read_text().count("<polyline") == 2
     assert main(["report", str(out)]) == 0
     assert "model.layers.1" in capsys.readouterr().out
+    assert main(["inspect", str(out)]) == 0
+    assert "2 blocks were matched" in capsys.readouterr().out
     assert "## Matching" in (place / "matched" / "README.md").read_text()
     assert main(compress_arguments(place, "--matching", "--dry-run")) == 0
     assert "Matching: up to" in capsys.readouterr().out

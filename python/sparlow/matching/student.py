@@ -116,6 +116,7 @@ class _Formed(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(layer.out_features, layer.in_features, dtype=dtype, device=device))
         self.bias: nn.Parameter | None = None
+        layer.unpack()
         with lent_module(layer, layer.weight_packed.dtype, device):
             self._terms = _terms(layer, dtype)
             self.parts = [Part(self.weight, list(self._terms.values()))]
