@@ -143,10 +143,9 @@ class _Formed(nn.Module):
 
 def _terms(layer: SparseLowRankLinear, dtype: torch.dtype) -> dict[str, Term]:
     """The addends of the layer's weight; `_Formed.packed` puts them together again."""
-    stored = {name: tensor.detach() for name, tensor in layer.stored().items()}
     terms: dict[str, Term] = {"sparse": SparseTerm(layer.sparse_dense().detach(), dtype)}
     if layer.rank:
-        terms["low_rank"] = LowRankTerm(stored["low_rank_u"], stored["low_rank_v"])
+        terms["low_rank"] = LowRankTerm(layer.low_rank_u.detach(), layer.low_rank_v.detach())
     if layer.sign_rank:
         signs = unpack_signs(layer.sign_bits.detach(), layer.in_features)
         terms["signed"] = SignedTerm(signs, layer.sign_u.detach(), layer.sign_v.detach())
