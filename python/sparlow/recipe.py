@@ -137,6 +137,8 @@ class Recipe(Strict):
             choice = self._choice(override)
             check_low_rank(where, choice.method, choice.pattern, override.rank, override.budget)
             check_choice(where, choice)
+            if self.allocation is not None and (override.rank is not None or override.budget is not None):
+                raise ValueError(f"{where} gives rank or budget, but allocation decides them; remove one of the two")
         return self
 
     @classmethod

@@ -173,13 +173,12 @@ def methods_table(methods: Iterable[Any]) -> Table:
         (
             method.name,
             needs[method.needs_gram],
-            "yes" if method.low_rank else "no",
-            "yes" if method.signed_term else "no",
+            "S" + "+L" * method.low_rank + "+B" * method.signed_term,
             f"{method.title}. {method.citation}",
         )
         for method in methods
     )
-    out = table(("method", "calibration", "low rank", "signs", "what and whose"), rows, text_columns=5)
+    out = table(("method", "calibration", "terms", "what and whose"), rows, text_columns=4)
     out.columns[-1].no_wrap = False
     return out
 
