@@ -24,7 +24,8 @@ constexpr std::array kPublishedOptions = {
 };
 
 constexpr std::array kSparseGptOptions = {
-    OptionSpec{"block", Kind::integer, 128, 1, 1024, "columns between updates of the columns to their right"},
+    OptionSpec{"block", Kind::integer, 128, 1, 1024,
+               "columns between updates of those to their right; a density is met in each block"},
     OptionSpec{"refit_steps", Kind::integer, 0, 0, 1000, "conjugate-gradient steps on the support; 0: as published"},
 };
 
