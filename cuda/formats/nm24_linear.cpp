@@ -1,5 +1,7 @@
 #include "formats/nm24_linear.hpp"
 
+#include <algorithm>
+
 #include "backend/context.hpp"
 #include "kernels/kernels.hpp"
 
@@ -39,6 +41,10 @@ Offsets offsets_of(const nm24::Nm24Shape& shape) {
   const std::size_t u = up(bytes.weights), v = u + up(bytes.u);
   return {u, v, v + up(bytes.v)};
 }
+
+// Of one launch: more are cut into pieces, whose weights are then read again, a small share of the time by then.
+constexpr Index kMostTokens = 1024;
+constexpr std::size_t kElement = 2;
 
 const char* at(const void* packed, std::size_t offset) { return static_cast<const char*>(packed) + offset; }
 char* at(void* packed, std::size_t offset) { return static_cast<char*>(packed) + offset; }
@@ -85,22 +91,29 @@ void Nm24Linear::do_forward(const LinearShape& shape, const void* packed, const 
   const Bind bind(device_);
   const nm24::Nm24Shape s = kernel_shape(shape);
   const Offsets offset = offsets_of(s);
-  const bool aligned = reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
-  const nm24::Nm24Plan plan = nm24::nm24_plan(s, static_cast<int>(tokens), aligned, properties_);
-  const auto room = [&](Workspaces& from, std::size_t bytes) {
-    return bytes ? from.get(bytes, stream_of(stream)) : nullptr;
-  };
-  nm24::Nm24Call call{};
-  call.weights = packed, call.u = at(packed, offset.u), call.v = at(packed, offset.v);
-  call.bias = bias, call.x = x, call.y = y;
+  for (Index first = 0; first < tokens; first += kMostTokens) {
+    const int count = static_cast<int>(std::min(kMostTokens, tokens - first));
+    nm24::Nm24Call call{};
+    call.weights = packed, call.u = at(packed, offset.u), call.v = at(packed, offset.v), call.bias = bias;
+    call.x = at(x, static_cast<std::size_t>(first * shape.d_in) * kElement);
+    call.y = at(y, static_cast<std::size_t>(first * shape.d_out) * kElement);
+    call.tokens = count;
+    call.type = shape.dtype == DType::bf16 ? nm24::Half::bfloat16 : nm24::Half::float16;
+    run(s, call, stream_of(stream));
+  }
+}
+
+void Nm24Linear::run(const nm24::Nm24Shape& shape, nm24::Nm24Call& call, cudaStream_t stream) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(call.x) % 16 == 0;
+  const nm24::Nm24Plan plan = nm24::nm24_plan(shape, call.tokens, aligned, properties_);
+  const auto room = [&](Workspaces& from, std::size_t bytes) { return bytes ? from.get(bytes, stream) : nullptr; };
   call.workspace = room(mailboxes_, plan.workspace), call.scratch = room(scratch_, plan.scratch);
-  call.tokens = static_cast<int>(tokens);
-  call.type = shape.dtype == DType::bf16 ? nm24::Half::bfloat16 : nm24::Half::float16;
-  check(nm24::nm24_forward(s, plan, call, stream_of(stream)), "nm24_forward");
+  check(nm24::nm24_forward(shape, plan, call, stream), "nm24_forward");
 }
 
 std::string_view Nm24Linear::do_kernel(const LinearShape& shape, Index tokens) const {
-  return nm24::nm24_name(nm24::nm24_plan(kernel_shape(shape), static_cast<int>(tokens), true, properties_));
+  return nm24::nm24_name(
+      nm24::nm24_plan(kernel_shape(shape), static_cast<int>(std::min(kMostTokens, tokens)), true, properties_));
 }
 
 }  // namespace sparlow::cuda

@@ -23,6 +23,8 @@ class Nm24Linear final : public LinearOps {
   std::string_view do_kernel(const LinearShape& shape, Index tokens) const override;
 
  private:
+  void run(const nm24::Nm24Shape& shape, nm24::Nm24Call& call, cudaStream_t stream);
+
   int device_;
   nm24::Nm24Device properties_{};
   Workspaces mailboxes_, scratch_;  // apart: what is written to the scratch must not look like mail

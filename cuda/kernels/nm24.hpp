@@ -21,8 +21,6 @@ struct Nm24Bytes {
   std::size_t weights, u, v;
 };
 Nm24Bytes nm24_bytes(const Nm24Shape& shape);
-// Where the copy of v for many tokens begins within v.
-std::size_t nm24_va_offset(const Nm24Shape& shape);
 
 // Part `part` of the shape from the checkpoint's layout into the packed buffers of the whole. values [rows, d_in / 2],
 // meta [rows, ceil(d_in / 8)], u [rows, rank], v [rank, d_in], all on the device; rank may be smaller than the shape's,

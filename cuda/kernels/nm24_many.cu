@@ -4,7 +4,6 @@
 #include "nm24_launch.cuh"
 #include "nm24_many.cuh"
 #include "nm24_many.hpp"
-#include "nm24_many_t.cuh"
 
 namespace sparlow::kernels {
 namespace {
@@ -17,19 +16,9 @@ cudaError_t launch_inner(const ManyInnerArgs& a, int stages, bool overlap, cudaS
 }
 
 template <typename T>
-cudaError_t launch_t(const ManyInnerArgs& a, int stages, bool overlap, cudaStream_t stream) {
-  CUtensorMap x_map;
-  const cudaError_t status = map_rows<T>(a.x, a.d_in, a.tokens, kTTokens, x_map);
-  if (status != cudaSuccess) return status;
-  const dim3 grid(kManyInnerSplits, blocks(a.tokens, kTTokens), stages);
-  return launch(many_t_kernel<T>, grid, kTThreads, kTSharedBytes, kManyInnerSplits, overlap, stream, a, x_map);
-}
-
-template <typename T>
 cudaError_t inner(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t stream) {
   ManyInnerArgs a{};
   a.v = static_cast<const uint4*>(call.v), a.x = call.x, a.t = call.scratch;
-  a.va = reinterpret_cast<const uint4*>(static_cast<const char*>(call.v) + nm24_va_offset(shape));
   a.d_in = shape.d_in, a.tokens = call.tokens;
   a.steps = blocks(shape.d_in, kColumnBlock) * (kColumnBlock / kStep);
   a.rank_steps = blocks(shape.rank, kRankBlock), a.stages_per_part = blocks(shape.rank, kRankStage);
@@ -37,8 +26,7 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t str
   const int stages = shape.parts * a.stages_per_part;
   // The more tokens a block has, the less often v is read; the fewer, the more blocks there are.
   if (call.tokens <= 512) return launch_inner<T, 2, 1>(a, stages, call.overlap, stream);
-  if (call.tokens <= 1024) return launch_inner<T, 2, 2>(a, stages, call.overlap, stream);
-  return launch_t<T>(a, stages, call.overlap, stream);
+  return launch_inner<T, 2, 2>(a, stages, call.overlap, stream);
 }
 
 ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {

@@ -12,10 +12,9 @@ constexpr int kRankStage = kManyRankStage, kRankTiles = kRankStage / kRankBlock;
 constexpr int kInnerStride = kRankStage + 4;                                      // of sums
 
 struct ManyInnerArgs {
-  const uint4* v;   // in the order of nm24_layout.hpp,
-  const uint4* va;  // or as operands of warpgroup products
-  const void* x;    // [tokens, d_in], rows at multiples of 16 bytes
-  void* t;          // [tokens, t_columns]
+  const uint4* v;
+  const void* x;  // [tokens, d_in], rows at multiples of 16 bytes
+  void* t;        // [tokens, t_columns]
   int d_in, tokens;
   int steps;            // of 32 columns
   int rank_steps;       // of one part

@@ -46,6 +46,13 @@ bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device) 
   return device.arch == 90 && aligned_x && shape.d_in % 8 == 0;
 }
 
+// Two blocks that share x share t as well: their rows may not straddle two parts.
+bool pairs_of_rows(const Nm24Shape& shape) {
+  for (int p = 0; p + 1 < shape.parts; ++p)
+    if (shape.rows[p] % (2 * kManyRows) != 0) return false;
+  return true;
+}
+
 // While tiles of 128 tokens fit the device at once, they, their columns split as long as that fills it; then tiles of
 // 256, which read shared memory less often, and share x in pairs when they queue.
 int many_variant(const Nm24Shape& shape, int tokens, const Nm24Device& device) {
@@ -55,7 +62,7 @@ int many_variant(const Nm24Shape& shape, int tokens, const Nm24Device& device) {
     if (tokens > 512 || small * 2 > most) return 0;
     return small * 8 <= most ? 2 : 1;
   }
-  return large < 2 * most ? 3 : 4;
+  return large < 2 * most || !pairs_of_rows(shape) ? 3 : 4;
 }
 
 void plan_many(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Device& device) {

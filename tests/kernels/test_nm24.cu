@@ -262,6 +262,10 @@ void test_many(Layer<T>& layer, const std::vector<T>& x, const std::vector<doubl
   bool can = device.arch == 90 && shape.d_in % 8 == 0;
   for (int p = 0; p + 1 < shape.parts; ++p) can = can && shape.rows[p] % 128 == 0;
   for (int variant = 0; can && variant < kManyConfigCount; ++variant) {
+    bool fits = true;  // blocks that share x have rows of one part
+    for (int p = 0; p + 1 < shape.parts; ++p)
+      fits = fits && shape.rows[p] % (kManyRows * kManyConfigs[variant].cluster) == 0;
+    if (!fits) continue;
     Nm24Plan plan{};
     plan.kernel = Nm24Kernel::many, plan.variant = variant;
     plan.scratch = std::size_t(2) * tokens * shape.parts * many_t_columns(shape);
