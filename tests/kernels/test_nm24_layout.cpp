@@ -172,6 +172,7 @@ int main() {
   constexpr int shapes[][2] = {{32, 128}, {1, 4}, {33, 132}, {70, 260}, {64, 384}, {17, 100}, {96, 1028}};
   for (const auto& shape : shapes) {
     test_weights(shape[0], shape[1], random);
-    for (int rank : {1, 5, 16, 64, 200}) }
+    for (int rank : {1, 5, 16, 64, 200}) test_u(shape[0], rank, random), test_v(rank, shape[1], random);
+  }
   std::printf("ok\n");
 }
