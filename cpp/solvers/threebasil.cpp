@@ -45,11 +45,14 @@ class ThreeBasil {
         gram_(with_leverage(*context.gram)),
         low_rank_(context),
         signed_(context, sign_rank),
-        target_(stack_scaled(context, gram_.scale())),
+        w_(stack_scaled(context, gram_.scale())),
         row_counts_(stacked_rows(context.problem)) {
-    for (Matrix* x : {&w_, &t_, &residual_, &scratch_, &velocity_})
-      *x = backend_.matrix(target_.rows(), target_.cols());
-    mask_ = backend_.mask(target_.rows(), target_.cols());
+    for (Matrix* x : {&t_, &residual_, &scratch_, &velocity_}) *x = backend_.matrix(w_.rows(), w_.cols());
+    mask_ = backend_.mask(w_.rows(), w_.cols());
+    if (!signed_.empty()) {
+      target_ = backend_.matrix(w_.rows(), w_.cols());
+      backend_.copy(w_, target_);
+    }
     if (rho_start_ == 0) rho_start_ = default_rho_start(context.problem, iterations_);
     if (rho_end_ == 0) rho_end_ = default_rho_end(!low_rank_.empty());
     rho_end_ = std::max(rho_end_, rho_start_);
@@ -72,8 +75,9 @@ class ThreeBasil {
  private:
   // w = target - c
   void move_target() {
+    if (signed_.empty()) return;
     backend_.copy(target_, w_);
-    if (!signed_.empty()) backend_.axpby(-1, signed_.dense(), 1, w_);
+    backend_.axpby(-1, signed_.dense(), 1, w_);
   }
 
   // t = w on its projection, residual = w - a
@@ -174,7 +178,7 @@ class ThreeBasil {
   ScaledGram& gram_;
   LowRank low_rank_;
   SignedTerm signed_;
-  Matrix target_, w_, t_, residual_, scratch_, velocity_, s_;
+  Matrix w_, target_, t_, residual_, scratch_, velocity_, s_;
   Mask mask_;
   std::vector<Index> row_counts_;
   Index iterations_ = static_cast<Index>(context_.option("iterations"));
