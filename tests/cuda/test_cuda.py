@@ -134,13 +134,10 @@ def test_matching_on_the_gpu_replays_graphs_and_streams_from_host_memory() -> No
     import transformers
 
     tokens = torch.randint(0, 96, (20, 32), generator=torch.Generator().manual_seed(1))
+    half = {"dtype": "bfloat16"}
     found = {}
-    for name, settings in {
-        "graphs": {},
-        "again": {},
-        "eager": {"graphs": False},
-        "host": {"activations": "host"},
-    }.items():
+    variants = {"graphs": {}, "eager": {"graphs": False}, "host": {"activations": "host"}, "half": half, "again": half}
+    for name, settings in variants.items():
         torch.manual_seed(0)
         config = transformers.LlamaConfig(
             vocab_size=96, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4

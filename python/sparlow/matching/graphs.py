@@ -66,7 +66,8 @@ class Replay:
         own = Batch(batch.inputs.clone(), batch.targets.clone(), batch.weights.clone(), batch.call)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # Other threads may go on using the device: a monitor's question for free memory must not end the capture.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self._work(own)
         except torch.OutOfMemoryError:
             raise
