@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CPP = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 CODE = CPP | {".py", ".pyi"}
 FOLDERS = ["bench", "cmake", "cpp", "cuda", "python", "tests"]
+INSTALLED = ROOT / "python" / "sparlow" / "include"  # what a build in place puts there
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 
 
@@ -61,7 +62,7 @@ FORBIDDEN_WORDS = {
 def files(suffixes: set[str], folders: list[str]) -> Iterator[Path]:
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in suffixes and "__pycache__" not in path.parts:
+            if path.suffix in suffixes and "__pycache__" not in path.parts and INSTALLED not in path.parents:
                 yield path
 
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string_view>
 
+#include "sparlow/export.hpp"
 #include "sparlow/view.hpp"
 
 namespace sparlow {
@@ -27,7 +28,7 @@ struct LinearTensors {
 };
 
 // Of one device. Calls on different streams may come from different threads.
-class LinearOps {
+class SPARLOW_API LinearOps {
  public:
   using Stream = std::uintptr_t;  // a native stream handle
   virtual ~LinearOps() = default;
@@ -53,6 +54,6 @@ class LinearOps {
 };
 
 // device: "cuda" or "cuda:N". Throws Error(unavailable) where layers cannot run packed, and says why.
-std::unique_ptr<LinearOps> make_linear_ops(std::string_view device);
+SPARLOW_API std::unique_ptr<LinearOps> make_linear_ops(std::string_view device);
 
 }  // namespace sparlow

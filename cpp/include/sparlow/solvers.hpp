@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sparlow/export.hpp"
 #include "sparlow/problem.hpp"
 
 namespace sparlow {
@@ -40,16 +41,16 @@ struct Method {
   void (*run)(SolverContext& context);
 };
 
-std::span<const Method> methods();
+SPARLOW_API std::span<const Method> methods();
 // Throws Error(invalid_argument) that suggests the nearest name.
-const Method& find_method(std::string_view name);
+SPARLOW_API const Method& find_method(std::string_view name);
 // Defaults filled in. Throws Error(invalid_argument) for unknown names and values out of range.
-OptionValues resolve_options(const Method& method, const OptionValues& given);
+SPARLOW_API OptionValues resolve_options(const Method& method, const OptionValues& given);
 // The value of a choice by its name. Throws Error(invalid_argument) with the names there are.
-double option_value(const Method& method, std::string_view option, std::string_view text);
+SPARLOW_API double option_value(const Method& method, std::string_view option, std::string_view text);
 
 // What a method works on; the driver fills in everything but the factors.
-struct SolverContext {
+struct SPARLOW_API SolverContext {
   Backend& backend;
   const Problem& problem;
   ScaledGram* gram;  // null when the method needs none
@@ -61,13 +62,13 @@ struct SolverContext {
 };
 
 // Checks the problem, runs the method, recomputes the loss of what it returned.
-std::vector<Solution> solve(Backend& backend, std::string_view method, const Problem& problem,
-                            const OptionValues& options = {});
+SPARLOW_API std::vector<Solution> solve(Backend& backend, std::string_view method, const Problem& problem,
+                                        const OptionValues& options = {});
 
 // tr(e h e^T) / tr(w h w^T) with e = w - w_hat and h undamped; 0 when both are 0.
-double relative_loss(Backend& backend, ConstView w, ConstView w_hat, ConstView gram);
+SPARLOW_API double relative_loss(Backend& backend, ConstView w, ConstView w_hat, ConstView gram);
 
 // The name among candidates with the smallest edit distance.
-std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
+SPARLOW_API std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace sparlow
