@@ -15,9 +15,7 @@ namespace {
 
 constexpr Index kMostTokens = std::numeric_limits<std::int32_t>::max() / 256;
 
-void check_tokens(Index tokens) {
-  require(tokens >= 0 && tokens <= kMostTokens, "the number of tokens is ", tokens);
-}
+void check_tokens(Index tokens) { require(tokens >= 0 && tokens <= kMostTokens, "the number of tokens is ", tokens); }
 
 LinearShape linear_shape(const LayerShape& shape) {
   if (shape.format != Format::nm24 || shape.dtype == DType::f32)
@@ -83,7 +81,8 @@ void Layer::forward(const void* x, void* y, Index tokens, void* workspace, std::
   if (tokens == 0) return;
   require(x != nullptr && y != nullptr, "x or y has no memory");
   const std::int64_t needed = do_workspace_bytes(tokens);
-  require(workspace_bytes >= needed, "the workspace has ", workspace_bytes, " bytes, ", tokens, " tokens need ", needed);
+  require(workspace_bytes >= needed, "the workspace has ", workspace_bytes, " bytes, ", tokens, " tokens need ",
+          needed);
   require(needed == 0 || (workspace != nullptr && reinterpret_cast<std::uintptr_t>(workspace) % 64 == 0),
           "the workspace must start at a multiple of 64");
   do_forward(x, y, tokens, workspace, stream);

@@ -96,9 +96,8 @@ void register_checkpoints(py::module_& module) {
     const std::string_view view = content;
     py::dict table;
     for (const StoredTensor& tensor : read_safetensors(name, view.data(), view.size()))
-      table[py::str(tensor.name)] = py::make_tuple(
-          tensor.dtype, py::tuple(py::cast(tensor.shape)), static_cast<const char*>(tensor.data) - view.data(),
-          tensor.bytes);
+      table[py::str(tensor.name)] = py::make_tuple(tensor.dtype, py::tuple(py::cast(tensor.shape)),
+                                                   static_cast<const char*>(tensor.data) - view.data(), tensor.bytes);
     return table;
   });
 }

@@ -221,7 +221,8 @@ TEST_CASE("what cannot be a layer is refused") {
   CHECK_THROWS_WITH_AS(make(), doctest::Contains("cannot store 7 values"), Error);
   Sample<Bf16> bits(Format::bitmap, 3, 13, 0, false);
   bits.meta[1] |= 0x80;
-  CHECK_THROWS_WITH_AS(make_cpu_layer(bits.shape, bits.tensors()), doctest::Contains("beyond column 12 in row 0"), Error);
+  CHECK_THROWS_WITH_AS(make_cpu_layer(bits.shape, bits.tensors()), doctest::Contains("beyond column 12 in row 0"),
+                       Error);
   bits.meta[1] &= 0x1f, bits.meta[0] = 0;
   CHECK_THROWS_WITH_AS(make_cpu_layer(bits.shape, bits.tensors()), doctest::Contains("the bitmap marks"), Error);
 }
@@ -232,8 +233,11 @@ TEST_CASE("a call with too little memory is refused") {
   const std::vector<Bf16> x = sample.noise(8, 1.0f);
   std::vector<Bf16> y(4);
   const Aligned workspace(layer->workspace_bytes(1));
-  const auto forward = [&](void* memory, std::int64_t bytes) { layer->forward(x.data(), y.data(), 1, memory, bytes, 0); };
-  CHECK_THROWS_WITH_AS(forward(workspace.memory, 10), doctest::Contains("the workspace has 10 bytes, 1 tokens need"), Error);
+  const auto forward = [&](void* memory, std::int64_t bytes) {
+    layer->forward(x.data(), y.data(), 1, memory, bytes, 0);
+  };
+  CHECK_THROWS_WITH_AS(forward(workspace.memory, 10), doctest::Contains("the workspace has 10 bytes, 1 tokens need"),
+                       Error);
   CHECK_THROWS_WITH_AS(forward(nullptr, workspace.bytes), doctest::Contains("multiple of 64"), Error);
   CHECK_THROWS_WITH_AS(layer->forward(nullptr, y.data(), 1, nullptr, 0, 0), doctest::Contains("no memory"), Error);
 }

@@ -31,13 +31,13 @@ class Room:
 
 THREADS = r"thread|mutex|atomic|condition_variable|future|omp\.h"
 ROOMS = [
-    Room("cpp/include", r"sparlow/"),
+    Room("cpp/include", r"sparlow/", r"stddef\.h|stdint\.h"),
     Room("cpp/core", r"sparlow/|core/", r"dlfcn\.h", forbidden=THREADS),  # loads the CUDA plugin
     Room("cpp/solvers", r"sparlow/|solvers/", forbidden=THREADS),
-    Room("cpp/cpu", r"sparlow/|cpu/", r"cblas\.h|sched\.h|unistd\.h"),
+    Room("cpp/cpu", r"sparlow/|cpu/", r"cblas\.h|immintrin\.h|sched\.h|unistd\.h"),
     Room("cpp/layer", r"sparlow/|layer/", forbidden=THREADS),
     Room("cpp/io", r"sparlow/(checkpoint|error|view)\.hpp|io/", r"fcntl\.h|unistd\.h|sys/.*"),
-    Room("cpp/capi", r"sparlow/", forbidden=THREADS),
+    Room("cpp/capi", r"sparlow/|capi/", r"stddef\.h|stdint\.h", forbidden=THREADS),
     Room("cuda/kernels", r"(?!.*sparlow/)(?!backend/).*", r"cuda.*|cub/.*|cooperative_groups.*|mma\.h"),
     Room("cuda/backend", r"sparlow/|kernels?[/.]|backend/|formats/|[a-z_]+\.hpp", r"cu.*|nv.*|dlfcn\.h"),
     Room("cuda/formats", r"sparlow/|kernels?[/.]|backend/|formats/|[a-z_]+\.hpp", r"cu.*|nv.*|dlfcn\.h"),
