@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparlow import formats, native, ops
+from sparlow import formats, host, native, ops
 from sparlow.layers import SparseLowRankLinear
 from sparlow.spec import LayerSpec
 
@@ -286,3 +286,49 @@ def test_compiles_as_one_graph(pattern: str) -> None:
 def test_print_names_format_and_rank() -> None:
     layer, *_ = make_layer()
     assert "format=nm24, pattern=2:4, rank=3, bias=True" in repr(layer)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("pattern", "rank"), [("2:4", 5), ("0.5@row", 0)])
+def test_on_the_cpu_a_layer_runs_from_its_packed_tensors(
+    dtype: torch.dtype, pattern: str, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    s = torch.randn(33, 44)
+    s = keep_two_of_four(s) if pattern == "2:4" else keep_half_of_rows(s)
+    u, v = torch.randn(33, rank), torch.randn(rank, 44)
+    layer = SparseLowRankLinear.from_decomposition(s, u, v, torch.randn(33), pattern, dtype).eval()
+    x = torch.randn(2, 3, 44, dtype=dtype)
+    with torch.no_grad():
+        fast = layer(x)
+        monkeypatch.setattr(host, "runs", lambda *_: False)
+        slow = layer(x)
+    exact = x.double() @ layer.dense_weight().double().T + layer.bias.double()
+    assert fast.shape == (2, 3, 33)
+    assert fast.dtype == dtype
+    error, bound = (fast.double() - exact).abs().max(), (slow.double() - exact).abs().max()
+    assert error <= 1.5 * bound
+
+
+def test_the_cpu_operator_is_a_proper_operator() -> None:
+    s, u, v = keep_two_of_four(torch.randn(8, 16)), torch.randn(8, 2), torch.randn(2, 16)
+    values, meta = formats.nm24_pack(s)
+    arguments = (torch.randn(3, 16), values, meta, u, v, torch.randn(8), "nm24")
+    torch.library.opcheck(host.host_linear, arguments, test_utils=("test_schema", "test_faketensor"))
+    with pytest.raises(ValueError, match=r"x \[3, 15\] and meta"):
+        host.host_linear(torch.randn(3, 15), *arguments[1:])
+    with pytest.raises(ValueError, match="must have the type of x"):
+        host.host_linear(arguments[0].bfloat16(), *arguments[1:])
+    with pytest.raises(RuntimeError, match="packed sparse weights have no gradient"):
+        host.host_linear(arguments[0].requires_grad_(), *arguments[1:]).sum().backward()
+
+
+def test_gradients_and_autocast_keep_the_way_that_has_them() -> None:
+    s = keep_two_of_four(torch.randn(8, 16))
+    layer = SparseLowRankLinear.from_decomposition(s, None, None, None, "2:4", torch.float32).eval()
+    x = torch.randn(3, 16, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(x.grad, s.sum(0).expand(3, 16), atol=1e-5)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
