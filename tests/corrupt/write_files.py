@@ -25,6 +25,7 @@ def good() -> bytes:
 def main() -> int:
     """Write every fault as a file of its own."""
     FOLDER.mkdir(exist_ok=True)
+    (FOLDER.parent / "good.safetensors").write_bytes(good())
     lines = []
     for name, (damage, words) in FAULTS.items():
         file = re.sub(r"\W+", "_", name) + ".safetensors"

@@ -43,6 +43,7 @@ TEST_CASE("hostile files are refused with their own error") {
                          doctest::Contains(words.c_str()), Error);
   }
   CHECK(listed.size() > 20);
+  CHECK(read(content_of(std::string(SPARLOW_CORRUPT) + "/../good.safetensors")).size() == 2);
   for (const auto& entry : std::filesystem::directory_iterator(SPARLOW_CORRUPT))
     if (entry.path().extension() == ".safetensors") CHECK(listed.count(entry.path().filename().string()) == 1);
 }
