@@ -1,6 +1,6 @@
 """A whole Llama-shaped model on a GPU, linear layers dense or 2:4 + low rank: tokens a second decoding and in prefill.
 
-    python bench/bench_decode.py [--blocks 32] [--batches 1,8,16,64] [--prefill 2048,8192] [--rank 64] [--out FILE]
+    python bench/bench_decode.py [--blocks 32] [--batches 1,8,16,64] [--prefill 2048,8192] [--rank 64] [--stacked]
 
 The defaults are Llama-3-8B with random weights made on the device; embeddings and output head stay dense. Both models
 run the same code: decoding is one CUDA graph a step over a static cache of --context positions, prefill one graph a
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,34 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
+class Stack(nn.Module):
+    """Layers that read the same input, one by one or, with --stacked, as one layer of the same rank."""
+
+    def __init__(self, linear: Callable[[int, int], nn.Module], sizes: Sequence[int], args: argparse.Namespace) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        rows = [sum(sizes)] if args.stacked else self.sizes
+        self.layers = nn.ModuleList([linear(d_out, args.hidden) for d_out in rows])
+
+    def forward(self, x: Tensor) -> Sequence[Tensor]:
+        if len(self.layers) == 1:
+            return self.layers[0](x).split(self.sizes, dim=-1)
+        return [layer(x) for layer in self.layers]
+
+
 class Attention(nn.Module):
     def __init__(self, linear: Callable[[int, int], nn.Module], args: argparse.Namespace) -> None:
         super().__init__()
         self.heads, self.kv_heads = args.hidden // HEAD, args.kv_heads
-        self.q, self.o = linear(args.hidden, args.hidden), linear(args.hidden, args.hidden)
-        self.k, self.v = (linear(self.kv_heads * HEAD, args.hidden) for _ in range(2))
+        kv = self.kv_heads * HEAD
+        self.sizes = (args.hidden, kv, kv)
+        self.qkv = Stack(linear, self.sizes, args)
+        self.o = linear(args.hidden, args.hidden)
 
     def forward(self, x: Tensor, angles: Tensor, cache: Tensor, position: Tensor, seen: Tensor) -> Tensor:
         """cache [2, batch, kv_heads, context, HEAD]; a single token attends to all positions marked in `seen`."""
         batch, tokens = x.shape[:2]
-        q, k, v = (linear(x).view(batch, tokens, -1, HEAD) for linear in (self.q, self.k, self.v))
+        q, k, v = (part.unflatten(-1, (-1, HEAD)) for part in self.qkv(x))
         q, k = rotate(q, angles).transpose(1, 2), rotate(k, angles).transpose(1, 2)
         keys, values = cache[0].index_copy_(2, position, k), cache[1].index_copy_(2, position, v.transpose(1, 2))
         if tokens == 1:  # heads of a group share keys: they are the rows of one query
@@ -71,9 +88,9 @@ class Block(nn.Module):
     def __init__(self, linear: Callable[[int, int], nn.Module], args: argparse.Namespace) -> None:
         super().__init__()
         self.attention = Attention(linear, args)
-        self.gate, self.up = (linear(args.intermediate, args.hidden) for _ in range(2))
+        self.gate_up = Stack(linear, (args.intermediate, args.intermediate), args)
         self.down = linear(args.hidden, args.intermediate)
-        self.norms = nn.Parameter(torch.ones(2, args.hidden, device=DEVICE, dtype=torch.bfloat16))
+        self.norms = [torch.ones(args.hidden, device=DEVICE, dtype=torch.bfloat16) for _ in range(2)]
 
 
 class Model(nn.Module):
@@ -81,20 +98,21 @@ class Model(nn.Module):
         super().__init__()
         self.embed, self.head = (random(args.vocabulary, args.hidden) for _ in range(2))
         self.blocks = nn.ModuleList([Block(linear, args) for _ in range(args.blocks)])
-        self.norm = nn.Parameter(torch.ones(args.hidden, device=DEVICE, dtype=torch.bfloat16))
+        self.norm = torch.ones(args.hidden, device=DEVICE, dtype=torch.bfloat16)
         self.frequencies = 5e5 ** (-torch.arange(0, HEAD, 2, device=DEVICE) / HEAD)
 
     def forward(self, ids: Tensor, caches: list[Tensor], position: Tensor) -> Tensor:
         """Logits of the last token. ids [batch, tokens] at `position` [tokens]."""
-        x, change = self.embed[ids], torch.zeros((), device=DEVICE, dtype=torch.bfloat16)
+        x = self.embed[ids]
+        change = torch.zeros_like(x)
         angles = position[:, None] * self.frequencies
         seen = (torch.arange(caches[0].shape[3], device=DEVICE) <= position[-1]).view(1, 1, 1, -1)
         for block, cache in zip(self.blocks, caches, strict=True):
             assert isinstance(block, Block)
-            x, normed = add_norm(x, change.expand_as(x), block.norms[0])
+            x, normed = add_norm(x, change, block.norms[0])
             x, normed = add_norm(x, block.attention(normed, angles, cache, position, seen), block.norms[1])
-            change = block.down(gated(block.gate(normed), block.up(normed)))
-        _, normed = add_norm(x[:, -1:], change[:, -1:], self.norm)
+            change = block.down(gated(*block.gate_up(normed)))
+        _, normed = add_norm(x[:, -1:].contiguous(), change[:, -1:].contiguous(), self.norm)
         return functional.linear(normed, self.head)
 
 
@@ -150,6 +168,7 @@ def main() -> None:
         "vocabulary": 128256,
     }.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
+    parser.add_argument("--stacked", action="store_true", help="q, k, v as one layer, gate and up as one")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--batches", type=parse_tokens, default=[1, 8, 16, 64])
@@ -170,7 +189,7 @@ def main() -> None:
     memory = {"weight_bytes": held, "dense_weight_bytes": whole, "share": round(held / whole, 4)}
     print(json.dumps(memory), flush=True)
     if args.out:
-        results.write(args.out, "cuda", rows, rank=args.rank, context=args.context, memory=memory)
+        results.write(args.out, "cuda", rows, rank=args.rank, context=args.context, stacked=args.stacked, memory=memory)
 
 
 if __name__ == "__main__":

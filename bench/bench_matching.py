@@ -3,8 +3,9 @@
     python bench/bench_matching.py MODEL CALIBRATION VARIANTS [--blocks 6] [--evaluation FILE] [--out FILE]
 
 VARIANTS is a JSON file (or text) of an object: name -> changes to the recipe, for instance
-{"none": {}, "default": {"matching": true}}. The first windows of CALIBRATION calibrate; the rest of it is the held-out
-text on which settings are chosen. With --evaluation, perplexity is also taken on a text that chose nothing.
+{"none": {}, "default": {"matching": true}}; or the word `methods`: every method without and with matching. The first
+windows of CALIBRATION calibrate; the rest of it is the held-out text on which settings are chosen. With --evaluation,
+perplexity is also taken on a text that chose nothing.
 """
 
 from __future__ import annotations
@@ -71,6 +72,16 @@ def run(name: str, changes: dict[str, Any], windows: torch.Tensor, args: argpars
     return compressed.model, row
 
 
+def read_variants(text: str) -> dict[str, dict[str, Any]]:
+    if text != "methods":
+        return json.loads(Path(text).read_text() if text.endswith(".json") else text)
+    variants: dict[str, dict[str, Any]] = {}
+    for method in sparlow.methods():
+        changes = {"method": method.name} | ({} if method.low_rank else {"rank": 0})
+        variants |= {method.name: changes, f"{method.name} matched": {**changes, "matching": True}}
+    return variants
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -86,8 +97,7 @@ def main() -> None:
     parser.add_argument("--dense", action="store_true", help="also the dense model")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    source = Path(args.variants)
-    variants = json.loads(source.read_text() if source.suffix == ".json" else args.variants)
+    variants = read_variants(args.variants)
     windows, streams = texts(args)
     rows: list[dict[str, Any]] = []
     if args.dense:

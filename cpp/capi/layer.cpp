@@ -53,6 +53,9 @@ sparlow_status sparlow_layer_create(sparlow_context* context, const sparlow_chec
     sparlow_layer*& out = given(layer, "layer");
     out = nullptr;
     const StoredLayer& stored = given(checkpoint, "checkpoint").content->layer(&given(name, "name"));
+    if (stored.sign_rank > 0)
+      fail(ErrorCode::unavailable, "layer '", stored.name, "' has a signed term, which the C interface does not run; ",
+           "run it in Python, or export it dense");
     auto made = std::make_unique<sparlow_layer>();
     try {
       made->content = make_layer(given(context, "context"), stored.shape, stored.tensors);

@@ -103,6 +103,11 @@ void Backend::normalise_gram(ConstView gram, ConstView inverse_scale, ConstView 
   do_normalise_gram(gram, inverse_scale, diagonal, out);
 }
 
+void Backend::shrink(View x, double threshold) {
+  require(threshold >= 0, "shrink: the threshold is ", threshold);
+  if (!x.empty()) do_shrink(x, threshold);
+}
+
 void Backend::axpby(double alpha, ConstView x, double beta, View y) {
   same_shape("axpby", x, y);
   if (!x.empty()) do_axpby(alpha, x, beta, y);
@@ -163,6 +168,11 @@ void Backend::project(ConstView score, const Pattern& pattern, MaskView mask) {
 void Backend::nonzeros(ConstView x, MaskView mask) {
   same_shape("nonzeros", x, mask);
   if (!x.empty()) do_nonzeros(x, mask);
+}
+
+void Backend::signs(ConstView x, MaskView mask) {
+  same_shape("signs", x, mask);
+  if (!x.empty()) do_signs(x, mask);
 }
 
 Index Backend::fetch_changed(ConstMaskView a, ConstMaskView b) {

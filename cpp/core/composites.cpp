@@ -71,6 +71,51 @@ void Backend::do_admm_reflect(AdmmStep& step) {
 
 namespace {
 
+void check_signed(const SignedTurn& turn) {
+  for (const ConstView& x : {ConstView(turn.w), ConstView(turn.t), turn.plain, ConstView(turn.magnitude)})
+    same_shape("signed", turn.target, x);
+  same_shape("signed", turn.target, turn.mask);
+  same_shape("signed", turn.target, turn.signs);
+  const ConstView views[] = {turn.target, turn.w, turn.t, turn.plain, turn.magnitude};
+  for (std::size_t i = 0; i < std::size(views); ++i)
+    for (std::size_t j = 0; j < i; ++j) disjoint("signed", views[i], views[j]);
+}
+
+}  // namespace
+
+void Backend::signed_gather(SignedTurn& turn) {
+  check_signed(turn);
+  if (!turn.target.empty()) do_signed_gather(turn);
+}
+
+void Backend::signed_spread(SignedTurn& turn) {
+  check_signed(turn);
+  if (!turn.target.empty()) do_signed_spread(turn);
+}
+
+void Backend::do_signed_gather(SignedTurn& turn) {
+  copy(turn.plain, turn.magnitude);
+  scale_by_mask(turn.magnitude, turn.signs, 1, -1);
+  axpby(1, turn.magnitude, 1, turn.t);
+  signs(turn.t, turn.signs);
+  copy(turn.t, turn.magnitude);
+  scale_by_mask(turn.magnitude, turn.signs, 1, -1);
+  scale_by_mask(turn.magnitude, turn.mask, 0, 1);
+  copy(turn.plain, turn.w);
+  scale_by_mask(turn.w, turn.mask, 1, 0);
+  axpby(1, turn.w, 1, turn.magnitude);
+}
+
+void Backend::do_signed_spread(SignedTurn& turn) {
+  copy(turn.plain, turn.magnitude);
+  scale_by_mask(turn.magnitude, turn.signs, 1, -1);
+  axpby(-1, turn.magnitude, 1, turn.t);
+  copy(turn.target, turn.w);
+  axpby(-1, turn.magnitude, 1, turn.w);
+}
+
+namespace {
+
 void check_cg(const CgState& state) {
   for (const ConstView& x :
        {ConstView(state.gradient), state.full, ConstView(state.residual), ConstView(state.direction), state.product})

@@ -56,6 +56,7 @@ class DryRunBackend final : public Backend {
   }
   void do_symmetrise(View) override {}
   void do_normalise_gram(ConstView, ConstView, ConstView, View) override {}
+  void do_shrink(View, double) override {}
   void do_axpby(double, ConstView, double, View) override {}
   void do_scale_columns(View, ConstView, bool) override {}
   void do_randn(View, std::uint64_t) override {}
@@ -76,6 +77,7 @@ class DryRunBackend final : public Backend {
   }
   void do_project(ConstView, const Pattern&, MaskView) override {}
   void do_nonzeros(ConstView, MaskView) override {}
+  void do_signs(ConstView, MaskView) override {}
   // Half the support "moves" at every check, so that iterative methods run to their limit: the worst case.
   Index do_changed(ConstMaskView a, ConstMaskView) override { return a.size() / 2; }
   void do_scale_by_mask(View, ConstMaskView, double, double) override {}

@@ -63,6 +63,10 @@ const OptionSpec& find_option(const Method& method, std::string_view name) {
 
 }  // namespace
 
+std::string_view SolverContext::choice(std::string_view name) const {
+  return find_option(method, name).choices[static_cast<std::size_t>(option(name))];
+}
+
 OptionValues resolve_options(const Method& method, const OptionValues& given) {
   OptionValues values;
   for (const OptionSpec& spec : method.options) values.emplace(spec.name, spec.standard);

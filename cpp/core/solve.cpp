@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "sparlow/solvers.hpp"
 
@@ -32,23 +33,40 @@ void check_problem(Backend& backend, const Method& method, const Problem& proble
           " needs the Gram matrix of the layer's inputs");
 }
 
-std::vector<Solution> allocate(Backend& backend, const Problem& problem) {
+std::vector<Solution> allocate(Backend& backend, const Problem& problem, Index sign_rank) {
   std::vector<Solution> solutions(problem.targets.size());
   for (std::size_t i = 0; i < solutions.size(); ++i) {
     const Target& target = problem.targets[i];
-    solutions[i].factors.s = backend.matrix(target.w.rows, target.w.cols);
-    solutions[i].factors.u = backend.matrix(target.w.rows, target.rank);
-    solutions[i].factors.v = backend.matrix(target.rank, target.w.cols);
+    const auto [rows, cols] = std::pair(target.w.rows, target.w.cols);
+    Decomposition& factors = solutions[i].factors;
+    factors.s = backend.matrix(rows, cols);
+    factors.u = backend.matrix(rows, target.rank);
+    factors.v = backend.matrix(target.rank, cols);
+    if (sign_rank == 0) continue;
+    require(sign_rank <= std::min(rows, cols), target.name, ": ", kSignRank, " ", sign_rank, " is larger than min(",
+            rows, ", ", cols, ")");
+    factors.signs = backend.mask(rows, cols);
+    factors.sign_u = backend.matrix(rows, sign_rank);
+    factors.sign_v = backend.matrix(sign_rank, cols);
   }
   return solutions;
 }
 
-// e = w - s - u v
+// e -= b o (sign_u sign_v)
+void subtract_signed(Backend& backend, const Decomposition& factors, View e) {
+  Matrix term = backend.matrix(e.rows, e.cols);
+  backend.gemm(1, factors.sign_u, Op::none, factors.sign_v, Op::none, 0, term);
+  backend.scale_by_mask(term, factors.signs, 1, -1);
+  backend.axpby(-1, term, 1, e);
+}
+
+// e = w - s - u v - b o (sign_u sign_v)
 Matrix residual(Backend& backend, ConstView w, const Decomposition& factors) {
   Matrix e = backend.matrix(w.rows, w.cols);
   backend.copy(w, e);
   backend.axpby(-1, factors.s, 1, e);
   if (!factors.u.empty()) backend.gemm(-1, factors.u, Op::none, factors.v, Op::none, 1, e);
+  if (!factors.signs.empty()) subtract_signed(backend, factors, e);
   return e;
 }
 
@@ -85,8 +103,9 @@ std::vector<Solution> solve(Backend& backend, std::string_view method_name, cons
   check_problem(backend, method, problem);
   std::optional<ScaledGram> gram;
   if (method.gram != Method::GramUse::none) gram.emplace(backend, problem.gram, problem.damping);
-  std::vector<Solution> solutions = allocate(backend, problem);
-  SolverContext context{backend, problem, gram ? &*gram : nullptr, values, solutions};
+  const Index sign_rank = method.signed_term ? static_cast<Index>(values.at(kSignRank)) : 0;
+  std::vector<Solution> solutions = allocate(backend, problem, sign_rank);
+  SolverContext context{backend, problem, gram ? &*gram : nullptr, values, solutions, method};
   method.run(context);
   for (std::size_t i = 0; i < solutions.size(); ++i) measure(backend, problem, problem.targets[i], solutions[i]);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;

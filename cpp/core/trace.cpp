@@ -119,6 +119,9 @@ class TraceBackend final : public BackendDecorator {
     record_("normalise_gram", 2 * elements(gram.rows, gram.cols), moved(gram, 2),
             [&] { inner_.normalise_gram(gram, inverse_scale, diagonal, out); });
   }
+  void do_shrink(View x, double threshold) override {
+    record_("shrink", 2 * elements(x.rows, x.cols), moved(x, 2), [&] { inner_.shrink(x, threshold); });
+  }
   void do_axpby(double alpha, ConstView x, double beta, View y) override {
     record_("axpby", 3 * elements(x.rows, x.cols), moved(x, 3), [&] { inner_.axpby(alpha, x, beta, y); });
   }
@@ -159,6 +162,9 @@ class TraceBackend final : public BackendDecorator {
   void do_nonzeros(ConstView x, MaskView mask) override {
     record_("nonzeros", 0, 5 * elements(x.rows, x.cols), [&] { inner_.nonzeros(x, mask); });
   }
+  void do_signs(ConstView x, MaskView mask) override {
+    record_("signs", 0, 5 * elements(x.rows, x.cols), [&] { inner_.signs(x, mask); });
+  }
   Index do_changed(ConstMaskView a, ConstMaskView b) override {
     return record_("changed", 0, 2 * elements(a.rows, a.cols), [&] { return inner_.fetch_changed(a, b); });
   }
@@ -173,6 +179,14 @@ class TraceBackend final : public BackendDecorator {
   void do_admm_reflect(AdmmStep& step) override {
     const double n = elements(step.w.rows, step.w.cols);
     record_("admm_reflect", 2 * n, 4 * 4 * n + n, [&] { inner_.admm_reflect(step); });
+  }
+  void do_signed_gather(SignedTurn& turn) override {
+    record_("signed_gather", 2 * elements(turn.t.rows, turn.t.cols), 19 * elements(turn.t.rows, turn.t.cols),
+            [&] { inner_.signed_gather(turn); });
+  }
+  void do_signed_spread(SignedTurn& turn) override {
+    record_("signed_spread", 2 * elements(turn.t.rows, turn.t.cols), 21 * elements(turn.t.rows, turn.t.cols),
+            [&] { inner_.signed_spread(turn); });
   }
   void do_cg_start(CgState& state) override {
     record_("cg_start", 2 * count(state), moved(state.gap, 3), [&] { inner_.cg_start(state); });

@@ -33,6 +33,13 @@ SPARLOW_MULTIVERSION void row_add_scaled(float alpha, const float* x, float* y, 
   for (Index j = 0; j < n; ++j) y[j] += alpha * x[j];
 }
 
+SPARLOW_MULTIVERSION void row_shrink(float* x, float threshold, Index n) {
+  for (Index j = 0; j < n; ++j) {
+    const float rest = std::abs(x[j]) - threshold;
+    x[j] = rest <= 0 ? 0.0f : std::copysign(rest, x[j]);
+  }
+}
+
 SPARLOW_MULTIVERSION void row_scale_by_mask(float* x, const std::uint8_t* mask, float kept, float pruned, Index n) {
   for (Index j = 0; j < n; ++j) {
     const float factor = mask[j] ? kept : pruned;
@@ -57,6 +64,10 @@ SPARLOW_MULTIVERSION bool row_finite(const float* x, Index n) {
     bad |= (bits & 0x7f800000u) == 0x7f800000u;
   }
   return bad == 0;
+}
+
+SPARLOW_MULTIVERSION void row_signs(const float* x, std::uint8_t* mask, Index n) {
+  for (Index j = 0; j < n; ++j) mask[j] = x[j] >= 0;
 }
 
 SPARLOW_MULTIVERSION Index row_changed(const std::uint8_t* a, const std::uint8_t* b, Index n) {
@@ -126,6 +137,10 @@ void CpuBackend::do_axpby(double alpha, ConstView x, double beta, View y) {
   });
 }
 
+void CpuBackend::do_shrink(View x, double threshold) {
+  for_rows(x.rows, x.cols, [&](Index i) { row_shrink(x.row(i), static_cast<float>(threshold), x.cols); });
+}
+
 void CpuBackend::do_scale_columns(View x, ConstView scale, bool inverse) {
   for_rows(x.rows, x.cols, [&](Index i) {
     float* row = x.row(i);
@@ -169,6 +184,10 @@ void CpuBackend::do_nonzeros(ConstView x, MaskView mask) {
   for_rows(x.rows, x.cols, [&](Index i) {
     for (Index j = 0; j < x.cols; ++j) mask.row(i)[j] = x.row(i)[j] != 0;
   });
+}
+
+void CpuBackend::do_signs(ConstView x, MaskView mask) {
+  for_rows(x.rows, x.cols, [&](Index i) { row_signs(x.row(i), mask.row(i), x.cols); });
 }
 
 Index CpuBackend::do_changed(ConstMaskView a, ConstMaskView b) {

@@ -40,6 +40,25 @@ SPARLOW_MULTIVERSION void row_reflect(const float* w, const float* t, const std:
   for (Index j = 0; j < n; ++j) residual[j] = w[j] - (mask[j] ? t[j] : -t[j]);
 }
 
+SPARLOW_MULTIVERSION void row_gather(const float* plain, const std::uint8_t* mask, float* t, std::uint8_t* signs,
+                                     float* magnitude, Index n) {
+  for (Index j = 0; j < n; ++j) {
+    const float sum = t[j] + (signs[j] ? plain[j] : -plain[j]);
+    t[j] = sum;
+    signs[j] = sum >= 0;
+    magnitude[j] = mask[j] ? plain[j] : std::abs(sum);
+  }
+}
+
+SPARLOW_MULTIVERSION void row_spread(const float* plain, const std::uint8_t* signs, const float* target, float* t,
+                                     float* w, Index n) {
+  for (Index j = 0; j < n; ++j) {
+    const float c = signs[j] ? plain[j] : -plain[j];
+    t[j] -= c;
+    w[j] = target[j] - c;
+  }
+}
+
 SPARLOW_MULTIVERSION float row_product(const float* x, const float* y, Index n) {
   float lanes[16] = {};
   Index j = 0;
@@ -119,6 +138,19 @@ void CpuBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {
 
 void CpuBackend::do_admm_reflect(AdmmStep& step) {
   for_rows(step.w, [&](Index i) { reflect_row(step, i); });
+}
+
+void CpuBackend::do_signed_gather(SignedTurn& turn) {
+  for_rows(turn.t, [&](Index i) {
+    row_gather(turn.plain.row(i), turn.mask.row(i), turn.t.row(i), turn.signs.row(i), turn.magnitude.row(i),
+               turn.t.cols);
+  });
+}
+
+void CpuBackend::do_signed_spread(SignedTurn& turn) {
+  for_rows(turn.t, [&](Index i) {
+    row_spread(turn.plain.row(i), turn.signs.row(i), turn.target.row(i), turn.t.row(i), turn.w.row(i), turn.t.cols);
+  });
 }
 
 void CpuBackend::do_cg_start(CgState& state) {

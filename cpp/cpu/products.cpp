@@ -80,18 +80,27 @@ bool invert_with_lapack(View a) {
 
 View block(View a, Index row, Index rows, Index col, Index cols) { return a.row_slice(row, rows).col_slice(col, cols); }
 
-// tr of one block of rows of e against one block of the Gram matrix's rows (columns, by symmetry)
-double quadratic_block(ConstView e, ConstView gram, Index col, Index cols) {
-  const Index d = gram.cols;
-  std::vector<double> left(e.rows * d), right(cols * d), product(e.rows * cols);
-  to_double(e, left.data());
-  to_double(gram.row_slice(col, cols), right.data());
+// c = alpha a b^T + beta c with a and b `stride` apart
+void multiply_double(Index rows, Index cols, Index inner, double alpha, const double* a, const double* b, Index stride,
+                     double beta, double* c) {
   SPARLOW_BLAS(cblas_dgemm)
-  (CblasRowMajor, CblasNoTrans, CblasTrans, blas_int(e.rows), blas_int(cols), blas_int(d), 1.0, left.data(),
-   blas_int(d), right.data(), blas_int(d), 0.0, product.data(), blas_int(cols));
+  (CblasRowMajor, CblasNoTrans, CblasTrans, blas_int(rows), blas_int(cols), blas_int(inner), alpha, a, blas_int(stride),
+   b, blas_int(stride), beta, c, blas_int(cols));
+}
+
+// tr of one block of rows of e against one block of the symmetric Gram matrix's rows: its diagonal block once, and
+// twice what is right of it, for what is below it too.
+double quadratic_block(ConstView e, ConstView gram, Index col, Index cols) {
+  const Index width = gram.cols - col, right = width - cols;
+  std::vector<double> left(e.rows * width), rows(cols * width), product(e.rows * cols);
+  to_double(e.col_slice(col, width), left.data());
+  to_double(gram.row_slice(col, cols).col_slice(col, width), rows.data());
+  multiply_double(e.rows, cols, cols, 1, left.data(), rows.data(), width, 0, product.data());
+  if (right > 0)
+    multiply_double(e.rows, cols, right, 2, left.data() + cols, rows.data() + cols, width, 1, product.data());
   double sum = 0;
   for (Index i = 0; i < e.rows; ++i)
-    for (Index j = 0; j < cols; ++j) sum += product[i * cols + j] * left[i * d + col + j];
+    for (Index j = 0; j < cols; ++j) sum += product[i * cols + j] * left[i * width + j];
   return sum;
 }
 

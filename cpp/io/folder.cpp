@@ -43,7 +43,7 @@ std::optional<Index> natural(const Json* value) {
 class Entry {
  public:
   Entry(const std::string& name, const Json& json) : name_(name), json_(json) {
-    constexpr std::array<std::string_view, 5> kKnown = {"format", "pattern", "rank", "shape", "nnz"};
+    constexpr std::array<std::string_view, 6> kKnown = {"format", "pattern", "rank", "shape", "nnz", "sign_rank"};
     if (!json.is(Json::Kind::object)) refuse("it is not an object");
     for (const auto& [key, value] : json.members) {
       bool known = false;
@@ -63,6 +63,7 @@ class Entry {
     layer.shape.d_in = number("d_in", &shape->items[1], 1, kMost);
     layer.shape.rank = number("rank", json_.find("rank"), 0, kMost);
     layer.shape.stored = stored(layer.shape);
+    if (const Json* rank = json_.find("sign_rank")) layer.sign_rank = number("sign_rank", rank, 0, kMost);
     return layer;
   }
 

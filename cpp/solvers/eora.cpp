@@ -9,10 +9,9 @@ namespace {
 
 // Runs the chosen method of the registry with its defaults on this problem; it fills s.
 void prune(SolverContext& context) {
-  constexpr const char* pruners[] = {"magnitude", "wanda", "sparsegpt", "alps"};
-  const Method& method = find_method(pruners[static_cast<std::size_t>(context.option("pruner"))]);
+  const Method& method = find_method(context.choice("pruner"));
   const OptionValues options = resolve_options(method, {});
-  SolverContext inner{context.backend, context.problem, context.gram, options, context.solutions};
+  SolverContext inner{context.backend, context.problem, context.gram, options, context.solutions, method};
   method.run(inner);
 }
 

@@ -1,7 +1,8 @@
 // min over s in the pattern, rank(l) <= r of tr((w-s-l) h (w-s-l)^T) by turns: s = pruned w - l, l = best fit of w - s;
 // the best pair of all turns is kept. Makni, Behdin, Xu, Ponomareva, Mazumder, "HASSLE-free", arXiv:2502.00899; the
-// low-rank step in closed form as in the 3BASiL code of the same authors, by warm subspace steps instead of an SVD.
-// Scaled coordinates, rows of all targets stacked; l = q b with q^T q = I and b = q^T (w - s).
+// low-rank step in closed form as in the 3BASiL code of the same authors, by warm subspace steps instead of an SVD. The
+// pruner sees l moved on along its last change (heavy ball), and the best pair is refitted: their objective, lower
+// losses. Scaled coordinates, rows of all targets stacked; l = q b with q^T q = I and b = q^T (w - s).
 #include <limits>
 #include <optional>
 
@@ -12,7 +13,8 @@
 namespace sparlow {
 namespace {
 
-constexpr Index kStartSteps = 8;  // subspace steps while there is no warm start
+constexpr Index kStartSteps = 8;   // subspace steps while there is no warm start
+constexpr Index kPrunerRefit = 5;  // of an alps step; its ten would be undone by the next turn
 
 class HassleFree {
  public:
@@ -24,12 +26,12 @@ class HassleFree {
         best_low_rank_(context),
         w_(stack_scaled(context, context.gram->scale())) {
     for (Matrix* x : {&s_, &best_s_, &gap_, &gradient_}) *x = backend_.matrix(w_.rows(), w_.cols());
-    if (option("pruner") == 0) columns_.emplace(context, 128);
-    else admm_.emplace(context, AdmmPruner::Settings{option("pruner_iterations"), 3, 10, 0.1});
+    if (context.choice("pruner") == "sparsegpt") columns_.emplace(context, 128);
+    else admm_.emplace(context, AdmmPruner::Settings{option("pruner_iterations"), 3, kPrunerRefit, 0.1});
   }
 
   void run() {
-    const Index iterations = option("iterations");
+    const Index iterations = low_rank_.empty() ? 1 : option("iterations");
     for (Index i = 0; i < iterations; ++i) {
       context_.poll();
       prune(i);

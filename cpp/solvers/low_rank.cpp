@@ -5,15 +5,33 @@
 
 namespace sparlow {
 
-LowRank::LowRank(SolverContext& context) : context_(context) {
-  Index ranks = 0;
-  for (const Target& target : context.problem.targets) {
-    q_.push_back(context.backend.matrix(target.w.rows, target.rank));
-    ranks += target.rank;
+namespace {
+
+std::vector<Index> asked_ranks(const Problem& problem) {
+  std::vector<Index> ranks;
+  for (const Target& target : problem.targets) ranks.push_back(target.rank);
+  return ranks;
+}
+
+}  // namespace
+
+LowRank::LowRank(SolverContext& context) : LowRank(context, asked_ranks(context.problem)) {}
+
+LowRank::LowRank(SolverContext& context, const std::vector<Index>& ranks) : context_(context) {
+  Index sum = 0;
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    q_.push_back(context.backend.matrix(context.problem.targets[i].w.rows, ranks[i]));
+    sum += ranks[i];
   }
   const Index d_in = context.problem.targets.front().w.cols;
-  b_ = context.backend.matrix(ranks, d_in);
-  kb_ = context.backend.matrix(ranks, d_in);
+  b_ = context.backend.matrix(sum, d_in);
+  kb_ = context.backend.matrix(sum, d_in);
+}
+
+ConstView LowRank::b(std::size_t i) const {
+  Index begin = 0;
+  for (std::size_t k = 0; k < i; ++k) begin += q_[k].cols();
+  return b_.view().row_slice(begin, q_[i].cols());
 }
 
 void LowRank::randomise(ConstView residual) {

@@ -7,12 +7,16 @@ namespace sparlow {
 
 class LowRank {
  public:
-  explicit LowRank(SolverContext& context);
+  explicit LowRank(SolverContext& context);  // of the ranks that the targets ask for
+  LowRank(SolverContext& context, const std::vector<Index>& ranks);
 
   bool empty() const { return b_.empty(); }
   // All b stacked (sum of ranks x d_in), and a buffer of the same shape for b times a metric.
   ConstView b() const { return b_.view(); }
   View kb() { return kb_.view(); }
+  // Of one target.
+  ConstView q(std::size_t i) const { return q_[i].view(); }
+  ConstView b(std::size_t i) const;
 
   // q random, b = q^T residual.
   void randomise(ConstView residual);

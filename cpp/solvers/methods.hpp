@@ -14,5 +14,8 @@ void run_oats(SolverContext& context);
 void run_hassle_free(SolverContext& context);
 void run_threebasil(SolverContext& context);
 void run_threebasil_published(SolverContext& context);
+void run_cap(SolverContext& context);
+void run_slab(SolverContext& context);
+void run_slab_joint(SolverContext& context);
 
 }  // namespace sparlow

@@ -24,7 +24,8 @@ constexpr std::array kPublishedOptions = {
 };
 
 constexpr std::array kSparseGptOptions = {
-    OptionSpec{"block", Kind::integer, 128, 1, 1024, "columns between updates of the columns to their right"},
+    OptionSpec{"block", Kind::integer, 128, 1, 1024,
+               "columns between updates of those to their right; a density is met in each block"},
     OptionSpec{"refit_steps", Kind::integer, 0, 0, 1000, "conjugate-gradient steps on the support; 0: as published"},
 };
 
@@ -62,6 +63,24 @@ constexpr std::array kHassleFreeOptions = {
     OptionSpec{"momentum", Kind::real, 0.8, 0, 0.99, "how far each step continues the last move of l; 0: as published"},
 };
 
+constexpr OptionSpec kSignRankOption = {kSignRank, Kind::integer, 1, 1, 4096, "rank of the factor under the signs"};
+
+constexpr std::array kSlabOptions = {
+    OptionSpec{"sweeps", Kind::integer, 20, 1, 10000, "alternations of signed term and sparse part"},
+    OptionSpec{"sparse_first", Kind::flag, 0, 0, 1, "start from Wanda's support: often better for a density, not n:m"},
+    kSignRankOption,
+};
+
+constexpr std::array kSlabJointOptions = {
+    kThreeBasilOptions[0], kThreeBasilOptions[1], kThreeBasilOptions[2], kThreeBasilOptions[3],
+    kThreeBasilOptions[4], kThreeBasilOptions[5], kThreeBasilOptions[6], kSignRankOption,
+};
+
+constexpr std::array kCapOptions = {
+    OptionSpec{"iterations", Kind::integer, 30, 1, 10000, "of robust PCA at most"},
+    OptionSpec{"tolerance", Kind::real, 2e-3, 0, 1, "stop when ||w - l - s|| / ||w|| is at most this"},
+};
+
 constexpr Method kMethods[] = {
     {"magnitude",
      "magnitude pruning",
@@ -95,6 +114,13 @@ constexpr Method kMethods[] = {
      Method::GramUse::full, true, kEoraOptions, run_eora},
     {"oats", "OATS: truncated SVD and thresholds in turn", "Zhang, Papyan, ICLR 2025, arXiv:2409.13652",
      Method::GramUse::diagonal, true, kOatsOptions, run_oats},
+    {"slab", "SLaB: sparse + signs times a low-rank factor", "Li, Ma, Kang, arXiv:2604.04493",
+     Method::GramUse::diagonal, false, kSlabOptions, run_slab, true},
+    {"slab_joint", "SLaB's terms and low rank, fitted together",
+     "terms of arXiv:2604.04493, objective of arXiv:2603.01376", Method::GramUse::full, true, kSlabJointOptions,
+     run_slab_joint, true},
+    {"cap", "robust PCA, projected on the pattern", "Zhou et al., ICLR 2026, arXiv:2505.03801 (stage one)",
+     Method::GramUse::none, true, kCapOptions, run_cap},
 };
 
 }  // namespace

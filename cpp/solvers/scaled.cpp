@@ -34,7 +34,7 @@ void unstack_sparse(SolverContext& context, ConstView x, ConstView scale) {
   for (Solution& solution : context.solutions) {
     Matrix& s = solution.factors.s;
     context.backend.copy(x.row_slice(begin, s.rows()), s);
-    context.backend.scale_columns(s, scale, true);
+    if (!scale.empty()) context.backend.scale_columns(s, scale, true);
     begin += s.rows();
   }
 }

@@ -16,7 +16,7 @@ Matrix stack_scaled(SolverContext& context, ConstView scale);
 // mask = projection of each stacked target's score on the pattern.
 void project_stacked(SolverContext& context, ConstView score, MaskView mask);
 
-// s of each target = its rows of the stacked x, columns divided by scale.
+// s of each target = its rows of the stacked x, columns divided by scale (empty: by nothing).
 void unstack_sparse(SolverContext& context, ConstView x, ConstView scale);
 
 // Lowers tr((w - s - l) h (w - s - l)^T) over s on its mask and l together by `steps` conjugate-gradient steps on s,

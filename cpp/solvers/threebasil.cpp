@@ -9,11 +9,15 @@
 
 #include "solvers/methods.hpp"
 #include "solvers/scaled.hpp"
+#include "solvers/signed_term.hpp"
 
 namespace sparlow {
 namespace {
 
-constexpr Index kStartSteps = 3;  // subspace steps before the low-rank part has a warm start
+constexpr Index kStartSteps = 3;   // subspace steps before the low-rank part has a warm start
+constexpr Index kStartSweeps = 5;  // of the signed term on the weight itself
+constexpr Index kFinalSweeps = 2;
+constexpr Index kPowerSteps = 2;
 
 ScaledGram& with_leverage(ScaledGram& gram) {
   gram.scale_by_leverage();
@@ -35,15 +39,17 @@ double default_rho_end(bool low_rank) { return low_rank ? 0.6 : 0.8; }
 
 class ThreeBasil {
  public:
-  explicit ThreeBasil(SolverContext& context)
+  ThreeBasil(SolverContext& context, Index sign_rank)
       : context_(context),
         backend_(context.backend),
         gram_(with_leverage(*context.gram)),
         low_rank_(context),
-        w_(stack_scaled(context, gram_.scale())),
+        signed_(context, sign_rank),
+        target_(stack_scaled(context, gram_.scale())),
         row_counts_(stacked_rows(context.problem)) {
-    for (Matrix* x : {&t_, &residual_, &scratch_, &velocity_}) *x = backend_.matrix(w_.rows(), w_.cols());
-    mask_ = backend_.mask(w_.rows(), w_.cols());
+    for (Matrix* x : {&w_, &t_, &residual_, &scratch_, &velocity_})
+      *x = backend_.matrix(target_.rows(), target_.cols());
+    mask_ = backend_.mask(target_.rows(), target_.cols());
     if (rho_start_ == 0) rho_start_ = default_rho_start(context.problem, iterations_);
     if (rho_end_ == 0) rho_end_ = default_rho_end(!low_rank_.empty());
     rho_end_ = std::max(rho_end_, rho_start_);
@@ -58,15 +64,28 @@ class ThreeBasil {
       }
       fit_low_rank(i == 0 ? kStartSteps : 1);
       step(i);
+      if (!signed_.empty() && i + 1 < iterations_) turn_signed();
     }
     finish();
   }
 
  private:
+  // w = target - c
+  void move_target() {
+    backend_.copy(target_, w_);
+    if (!signed_.empty()) backend_.axpby(-1, signed_.dense(), 1, w_);
+  }
+
   // t = w on its projection, residual = w - a
   void start() {
-    backend_.copy(w_, t_);
+    move_target();
     project_stacked(context_, w_, mask_);
+    for (Index i = 0; i < kStartSweeps && !signed_.empty(); ++i) {
+      signed_.fit(target_, mask_, kPowerSteps, Accuracy::reduced);
+      move_target();
+      project_stacked(context_, w_, mask_);
+    }
+    backend_.copy(w_, t_);
     backend_.scale_by_mask(t_, mask_, 1, 0);
     backend_.copy(w_, residual_);
     backend_.axpby(-1, t_, 1, residual_);
@@ -93,24 +112,53 @@ class ThreeBasil {
   void step(Index iteration) {
     const double next = penalty(std::min(iteration + 1, iterations_ - 1));
     if (iteration + 1 == iterations_) s_ = backend_.matrix(w_.rows(), w_.cols());
-    AdmmStep step{w_,
-                  t_,
-                  mask_,
-                  residual_,
-                  scratch_,
-                  velocity_,
-                  s_,
-                  relaxation_,
-                  momentum_,
-                  penalty(iteration) / next,
-                  context_.problem.pattern,
-                  row_counts_,
-                  low_rank_.empty()};
+    AdmmStep step = step_with(penalty(iteration) / next);
     backend_.admm_step(gram_.factor(), step);
   }
 
+  AdmmStep step_with(double dual_scale) {
+    return {w_,
+            t_,
+            mask_,
+            residual_,
+            scratch_,
+            velocity_,
+            s_,
+            relaxation_,
+            momentum_,
+            dual_scale,
+            context_.problem.pattern,
+            row_counts_,
+            low_rank_.empty()};
+  }
+
+  // Fits c to the state off the mask; with w, t moves so that t + c stays what it is.
+  void turn_signed() {
+    signed_.turn(target_, mask_, t_, w_);
+    project_stacked(context_, t_, mask_);
+    AdmmStep step = step_with(1);
+    backend_.admm_reflect(step);
+  }
+
+  // The last s + c, split anew.
+  void finish_signed() {
+    Matrix sum = backend_.matrix(s_.rows(), s_.cols());
+    signed_.form();
+    backend_.copy(s_, sum);
+    backend_.axpby(1, signed_.dense(), 1, sum);
+    for (Index i = 0; i < kFinalSweeps; ++i) {
+      signed_.fit(sum, mask_, kPowerSteps, Accuracy::full);
+      backend_.copy(sum, s_);
+      backend_.axpby(-1, signed_.dense(), 1, s_);
+      if (i + 1 < kFinalSweeps) project_stacked(context_, s_, mask_);
+    }
+    move_target();
+    signed_.store(gram_.scale());
+  }
+
   void finish() {
-    project_stacked(context_, s_, mask_);
+    if (!signed_.empty()) finish_signed();
+    else project_stacked(context_, s_, mask_);
     backend_.scale_by_mask(s_, mask_, 1, 0);
     refit(context_, w_, mask_, static_cast<Index>(context_.option("refit_steps")), s_, &low_rank_);
     unstack_sparse(context_, s_, gram_.scale());
@@ -125,7 +173,8 @@ class ThreeBasil {
   Backend& backend_;
   ScaledGram& gram_;
   LowRank low_rank_;
-  Matrix w_, t_, residual_, scratch_, velocity_, s_;
+  SignedTerm signed_;
+  Matrix target_, w_, t_, residual_, scratch_, velocity_, s_;
   Mask mask_;
   std::vector<Index> row_counts_;
   Index iterations_ = static_cast<Index>(context_.option("iterations"));
@@ -138,6 +187,10 @@ class ThreeBasil {
 
 }  // namespace
 
-void run_threebasil(SolverContext& context) { ThreeBasil(context).run(); }
+void run_threebasil(SolverContext& context) { ThreeBasil(context, 0).run(); }
+
+void run_slab_joint(SolverContext& context) {
+  ThreeBasil(context, static_cast<Index>(context.option(kSignRank))).run();
+}
 
 }  // namespace sparlow

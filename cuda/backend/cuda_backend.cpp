@@ -88,6 +88,11 @@ void CudaBackend::do_axpby(double alpha, ConstView x, double beta, View y) {
         "axpby");
 }
 
+void CudaBackend::do_shrink(View x, double threshold) {
+  const Bind bind(*context_);
+  check(kernels::shrink(x.rows, x.cols, static_cast<float>(threshold), rows(x), context_->stream()), "shrink");
+}
+
 void CudaBackend::do_scale_columns(View x, ConstView scale, bool inverse) {
   const Bind bind(*context_);
   check(kernels::scale_columns(x.rows, x.cols, rows(x), scale.data, inverse, context_->stream()), "scale_columns");
@@ -121,6 +126,11 @@ double CudaBackend::do_dot(ConstView x, ConstView y) {
 void CudaBackend::do_nonzeros(ConstView x, MaskView mask) {
   const Bind bind(*context_);
   check(kernels::nonzeros(x.rows, x.cols, rows(x), rows(mask), context_->stream()), "nonzeros");
+}
+
+void CudaBackend::do_signs(ConstView x, MaskView mask) {
+  const Bind bind(*context_);
+  check(kernels::signs(x.rows, x.cols, rows(x), rows(mask), context_->stream()), "signs");
 }
 
 Index CudaBackend::do_changed(ConstMaskView a, ConstMaskView b) {

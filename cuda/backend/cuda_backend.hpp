@@ -63,6 +63,7 @@ class CudaBackend final : public Backend {
   void do_gram_update(TypedView x, View gram) override;
   void do_symmetrise(View gram) override;
   void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) override;
+  void do_shrink(View x, double threshold) override;
   void do_axpby(double alpha, ConstView x, double beta, View y) override;
   void do_scale_columns(View x, ConstView scale, bool inverse) override;
   void do_randn(View out, std::uint64_t seed) override;
@@ -75,10 +76,13 @@ class CudaBackend final : public Backend {
   double do_quadratic(ConstView e, ConstView gram) override;
   void do_project(ConstView score, const Pattern& pattern, MaskView mask) override;
   void do_nonzeros(ConstView x, MaskView mask) override;
+  void do_signs(ConstView x, MaskView mask) override;
   Index do_changed(ConstMaskView a, ConstMaskView b) override;
   void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) override;
   void do_admm_step(GramFactor& factor, AdmmStep& step) override;
   void do_admm_reflect(AdmmStep& step) override;
+  void do_signed_gather(SignedTurn& turn) override;
+  void do_signed_spread(SignedTurn& turn) override;
   void do_cg_start(CgState& state) override;
   void do_cg_move(CgState& state) override;
   void do_cg_turn(CgState& state) override;

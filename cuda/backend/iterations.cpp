@@ -23,6 +23,11 @@ kernels::Admm arguments(const AdmmStep& step, const float* unscale) {
           step.negated ? -1.0f : 1.0f};
 }
 
+kernels::Signed arguments(const SignedTurn& turn) {
+  return {turn.t.rows,  turn.t.cols,          rows(turn.target), rows(turn.plain), rows(turn.w),
+          rows(turn.t), rows(turn.magnitude), rows(turn.mask),   rows(turn.signs)};
+}
+
 kernels::ConjugateGradients arguments(const CgState& state) {
   return {state.gap.rows,       state.gap.cols,        rows(state.gap),     rows(state.gradient), rows(state.full),
           rows(state.residual), rows(state.direction), rows(state.product), rows(state.mask),     rows(state.norms)};
@@ -79,6 +84,16 @@ void CudaBackend::do_admm_step(GramFactor& factor, AdmmStep& step) {
 void CudaBackend::do_admm_reflect(AdmmStep& step) {
   const Bind bind(*context_);
   check(kernels::reflect(arguments(step, nullptr), context_->stream()), "reflect");
+}
+
+void CudaBackend::do_signed_gather(SignedTurn& turn) {
+  const Bind bind(*context_);
+  check(kernels::signed_gather(arguments(turn), context_->stream()), "signed_gather");
+}
+
+void CudaBackend::do_signed_spread(SignedTurn& turn) {
+  const Bind bind(*context_);
+  check(kernels::signed_spread(arguments(turn), context_->stream()), "signed_spread");
 }
 
 void CudaBackend::do_cg_start(CgState& state) {

@@ -13,7 +13,7 @@ constexpr Index kTriangleBlock = 512;
 constexpr Index kGramTokens = 8192;  // the matrix units round each addition down: shorter sums, smaller error
 constexpr Index kSymmetricSide = 8192, kSymmetricBlock = 2048;
 constexpr Index kOuterBlock = 1024;
-constexpr Index kQuadraticRows = 2048, kQuadraticCols = 2048;
+constexpr Index kQuadraticRows = 2048, kQuadraticCols = 1024;
 
 // Scalars of products come from device memory in this scope.
 class DeviceScalars {
@@ -171,24 +171,31 @@ void CudaBackend::do_gram_update(TypedView x, View gram) {
     }
 }
 
-// f64 products of f64 copies, blocks of rows of e against blocks of columns of the Gram matrix.
+// f64 products of f64 copies, blocks of rows of e against blocks of rows of the Gram matrix: the diagonal block once,
+// and twice what is right of it, for what is below it too.
 double CudaBackend::do_quadratic(ConstView e, ConstView gram) {
   const Bind bind(*context_);
   const Index d = gram.cols, most_rows = std::min(kQuadraticRows, e.rows), most_cols = std::min(kQuadraticCols, d);
   const Temporary<double> left(*context_, most_rows * d), right(*context_, most_cols * d),
       product(*context_, most_rows * most_cols), partials(*context_, kernels::kPartials), sum(*context_, 1);
   const cudaStream_t stream = context_->stream();
-  const double one = 1, zero = 0;
+  const double one = 1, two = 2, zero = 0;
   check(cudaMemsetAsync(sum, 0, sizeof(double), stream), "cudaMemsetAsync");
   for (Index row = 0; row < e.rows; row += most_rows) {
     const ConstView block = e.row_slice(row, std::min(most_rows, e.rows - row));
     check(kernels::to_double(block.rows, d, rows(block), left, stream), "to_double");
     for (Index col = 0; col < d; col += most_cols) {
       const Index cols = std::min(most_cols, d - col);
-      check(kernels::to_double(cols, d, rows(gram.row_slice(col, cols)), right, stream), "to_double");  // symmetric
-      check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, d, &one, right, d, left, d,
-                           &zero, product, cols),
+      const Index width = d - col, beyond = width - cols;
+      check(kernels::to_double(cols, width, rows(gram.row_slice(col, cols).col_slice(col, width)), right, stream),
+            "to_double");
+      check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, cols, &one, right, width,
+                           left.get() + col, d, &zero, product, cols),
             "cublasDgemm");
+      if (beyond > 0)
+        check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, beyond, &two,
+                             right.get() + cols, width, left.get() + col + cols, d, &one, product, cols),
+              "cublasDgemm");
       check(kernels::dot_double(block.rows, cols, product, rows(block.col_slice(col, cols)), partials, sum, stream),
             "dot");
     }

@@ -67,7 +67,7 @@ void Nm24Linear::do_pack(const LinearShape& shape, const LinearTensors& from, vo
   const nm24::Nm24Shape s = kernel_shape(shape);
   const Offsets offset = offsets_of(s);
   check(nm24::nm24_pack(s, 0, {from.values, from.meta, from.u, from.v, s.rank}, packed, at(packed, offset.u),
-                           at(packed, offset.v), stream_of(stream)),
+                        at(packed, offset.v), stream_of(stream)),
         "nm24_pack");
 }
 
@@ -76,7 +76,7 @@ void Nm24Linear::do_unpack(const LinearShape& shape, const void* packed, const L
   const nm24::Nm24Shape s = kernel_shape(shape);
   const Offsets offset = offsets_of(s);
   check(nm24::nm24_unpack(s, packed, at(packed, offset.u), at(packed, offset.v), {to.values, to.meta, to.u, to.v},
-                             stream_of(stream)),
+                          stream_of(stream)),
         "nm24_unpack");
 }
 

@@ -87,7 +87,28 @@ cudaError_t advance(const Admm& step, cudaStream_t stream) {
   });
 }
 
+namespace {
+
+// Four entries at a time, no velocity.
+cudaError_t reflect_packs(const Admm& step, cudaStream_t stream) {
+  return for_each(step.rows, step.cols / 4, stream, [step] __device__(Size i, Size p) {
+    const float4 w = *reinterpret_cast<const float4*>(step.w.row(i) + 4 * p);
+    const float4 t = *reinterpret_cast<const float4*>(step.t.row(i) + 4 * p);
+    const uchar4 kept = *reinterpret_cast<const uchar4*>(step.mask.row(i) + 4 * p);
+    const float s = step.dual_scale;
+    const float4 next =
+        make_float4(kept.x ? t.x : s * t.x, kept.y ? t.y : s * t.y, kept.z ? t.z : s * t.z, kept.w ? t.w : s * t.w);
+    *reinterpret_cast<float4*>(step.t.row(i) + 4 * p) = next;
+    *reinterpret_cast<float4*>(step.residual.row(i) + 4 * p) =
+        make_float4(w.x - reflected(next.x, kept.x), w.y - reflected(next.y, kept.y), w.z - reflected(next.z, kept.z),
+                    w.w - reflected(next.w, kept.w));
+  });
+}
+
+}  // namespace
+
 cudaError_t reflect(const Admm& step, cudaStream_t stream) {
+  if (step.velocity.data == nullptr && fits_two_of_four(step)) return reflect_packs(step, stream);
   return for_each(step.rows, step.cols, stream, [step] __device__(Size i, Size j) {
     const bool kept = step.mask.row(i)[j] != 0;
     float t = step.t.row(i)[j];
@@ -97,6 +118,24 @@ cudaError_t reflect(const Admm& step, cudaStream_t stream) {
       if (step.velocity.data != nullptr) step.velocity.row(i)[j] *= step.dual_scale;
     }
     step.residual.row(i)[j] = step.w.row(i)[j] - reflected(t, kept);
+  });
+}
+
+cudaError_t signed_gather(const Signed& turn, cudaStream_t stream) {
+  return for_each(turn.rows, turn.cols, stream, [turn] __device__(Size i, Size j) {
+    const float plain = turn.plain.row(i)[j];
+    const float sum = turn.t.row(i)[j] + (turn.signs.row(i)[j] ? plain : -plain);
+    turn.t.row(i)[j] = sum;
+    turn.signs.row(i)[j] = sum >= 0;
+    turn.magnitude.row(i)[j] = turn.mask.row(i)[j] ? plain : fabsf(sum);
+  });
+}
+
+cudaError_t signed_spread(const Signed& turn, cudaStream_t stream) {
+  return for_each(turn.rows, turn.cols, stream, [turn] __device__(Size i, Size j) {
+    const float plain = turn.plain.row(i)[j], c = turn.signs.row(i)[j] ? plain : -plain;
+    turn.t.row(i)[j] -= c;
+    turn.w.row(i)[j] = turn.target.row(i)[j] - c;
   });
 }
 

@@ -9,6 +9,13 @@ cudaError_t axpby(Size rows, Size cols, float alpha, ConstFloats x, float beta, 
   });
 }
 
+cudaError_t shrink(Size rows, Size cols, float threshold, Floats x, cudaStream_t stream) {
+  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
+    const float value = x.row(i)[j], rest = fabsf(value) - threshold;
+    x.row(i)[j] = rest <= 0 ? 0.0f : copysignf(rest, value);
+  });
+}
+
 cudaError_t scale(Size rows, Size cols, float factor, Floats x, cudaStream_t stream) {
   return for_each(rows, cols, stream,
                   [=] __device__(Size i, Size j) { x.row(i)[j] = factor == 0 ? 0.0f : factor * x.row(i)[j]; });
@@ -35,6 +42,10 @@ cudaError_t scale_by_mask(Size rows, Size cols, Floats x, ConstBytes mask, float
 
 cudaError_t nonzeros(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream) {
   return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { mask.row(i)[j] = x.row(i)[j] != 0; });
+}
+
+cudaError_t signs(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream) {
+  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { mask.row(i)[j] = x.row(i)[j] >= 0; });
 }
 
 cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, const float* diagonal, Floats out,

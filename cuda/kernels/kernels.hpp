@@ -27,6 +27,8 @@ using ConstBytes = Rows<const std::uint8_t>;
 
 // elementwise.cu ---------------------------------------------------------------------------------------------
 cudaError_t axpby(Size rows, Size cols, float alpha, ConstFloats x, float beta, Floats y, cudaStream_t stream);
+// Towards 0 by threshold, no further.
+cudaError_t shrink(Size rows, Size cols, float threshold, Floats x, cudaStream_t stream);
 // x *= factor; factor 0 writes zeros whatever x holds
 cudaError_t scale(Size rows, Size cols, float factor, Floats x, cudaStream_t stream);
 // x_ij *= factors_j, or /= with 0 where the factor is 0
@@ -35,6 +37,8 @@ cudaError_t scale_rows(Size rows, Size cols, Floats x, const float* factors, cud
 cudaError_t scale_by_mask(Size rows, Size cols, Floats x, ConstBytes mask, float kept, float pruned,
                           cudaStream_t stream);
 cudaError_t nonzeros(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream);
+// mask = (x >= 0)
+cudaError_t signs(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream);
 // out_ij = gram_ij inverse_scale_i inverse_scale_j, out_jj = diagonal_j
 cudaError_t normalise_gram(Size size, ConstFloats gram, const float* inverse_scale, const float* diagonal, Floats out,
                            cudaStream_t stream);
@@ -111,6 +115,16 @@ cudaError_t advance_two_of_four(const Admm& step, cudaStream_t stream);
 // The same in two passes around a projection of t.
 cudaError_t advance(const Admm& step, cudaStream_t stream);
 cudaError_t reflect(const Admm& step, cudaStream_t stream);
+// As SignedTurn; gather leaves w, spread leaves magnitude.
+struct Signed {
+  Size rows, cols;
+  ConstFloats target, plain;
+  Floats w, t, magnitude;
+  ConstBytes mask;
+  Bytes signs;
+};
+cudaError_t signed_gather(const Signed& turn, cudaStream_t stream);
+cudaError_t signed_spread(const Signed& turn, cudaStream_t stream);
 
 // cg.cu ------------------------------------------------------------------------------------------------------
 struct ConjugateGradients {

@@ -21,6 +21,8 @@ struct Nm24Bytes {
   std::size_t weights, u, v;
 };
 Nm24Bytes nm24_bytes(const Nm24Shape& shape);
+// Where the copy of v for many tokens begins within v.
+std::size_t nm24_va_offset(const Nm24Shape& shape);
 
 // Part `part` of the shape from the checkpoint's layout into the packed buffers of the whole. values [rows, d_in / 2],
 // meta [rows, ceil(d_in / 8)], u [rows, rank], v [rank, d_in], all on the device; rank may be smaller than the shape's,
@@ -44,8 +46,9 @@ cudaError_t nm24_unpack(const Nm24Shape& shape, const void* weights, const void*
                         cudaStream_t stream);
 
 // The workspace must be zero before its first use, the scratch may hold anything; they belong to one stream at a time,
-// and layers may share them. All matrices are row-major and contiguous: x [tokens, d_in], y [tokens, d_out], bias [d_out] or null.
-// overlap: may begin before the kernel ahead of it on the stream has ended (sm_90). It reads x only after that.
+// and layers may share them. All matrices are row-major and contiguous: x [tokens, d_in], y [tokens, d_out], bias
+// [d_out] or null. overlap: may begin before the kernel ahead of it on the stream has ended (sm_90). It reads x only
+// after that.
 struct Nm24Call {
   const void *weights, *u, *v, *bias, *x;
   void *y, *workspace, *scratch;

@@ -177,10 +177,6 @@ __device__ __forceinline__ void bulk_copy(void* shared, const void* global, unsi
                "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(shared_address(b))
                : "memory");
 }
-__device__ __forceinline__ void prefetch_to_l2(const void* global, unsigned bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(global)), "r"(bytes)
-               : "memory");
-}
 
 // One thread copies a box of a matrix; what lies outside the matrix becomes zero and counts as copied.
 __device__ __forceinline__ void tensor_copy(void* shared, const CUtensorMap* map, int column, int row, Barrier* b) {

@@ -8,6 +8,7 @@
 //            units 0..255: (tile t of 16 rows, step s of 32 columns, lane) -> the kept pairs of four groups of four
 //            units 256..287: (lane) -> their positions
 //   u        [row block of 32][step of 16 ranks][tile t][lane]      operand A of a dense m16n8k16 product
+//   va       the same of v, 64 ranks and 128 columns at a time, for many tokens
 //   v        [tile of 16 ranks][step of 32 columns][half][lane]     likewise, columns permuted: lane q of a quad holds
 //            columns 8 q .. 8 q + 7 of the step, so that it reads the same columns of x with one load
 //
@@ -166,6 +167,14 @@ SPARLOW_HD std::size_t u_words(int d_out, int rank) {
 }
 SPARLOW_HD std::size_t v_words(int rank, int d_in) {
   return static_cast<std::size_t>(blocks(rank, kRankBlock)) * blocks(d_in, kColumnBlock) * (kColumnBlock / kStep) * 256;
+}
+
+constexpr int kVaRanks = 64;
+SPARLOW_HD std::uint32_t va_word(const Dense16& v, std::size_t index) {
+  return u_word(v, blocks(v.cols, kColumnBlock) * kColumnBlock, index);
+}
+SPARLOW_HD std::size_t va_words(int rank, int d_in) {
+  return u_words(blocks(rank, kVaRanks) * kVaRanks, blocks(d_in, kColumnBlock) * kColumnBlock);
 }
 
 }  // namespace sparlow::kernels

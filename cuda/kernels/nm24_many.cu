@@ -4,6 +4,7 @@
 #include "nm24_launch.cuh"
 #include "nm24_many.cuh"
 #include "nm24_many.hpp"
+#include "nm24_many_t.cuh"
 
 namespace sparlow::kernels {
 namespace {
@@ -16,9 +17,19 @@ cudaError_t launch_inner(const ManyInnerArgs& a, int stages, bool overlap, cudaS
 }
 
 template <typename T>
+cudaError_t launch_t(const ManyInnerArgs& a, int stages, bool overlap, cudaStream_t stream) {
+  CUtensorMap x_map;
+  const cudaError_t status = map_rows<T>(a.x, a.d_in, a.tokens, kTTokens, x_map);
+  if (status != cudaSuccess) return status;
+  const dim3 grid(kManyInnerSplits, blocks(a.tokens, kTTokens), stages);
+  return launch(many_t_kernel<T>, grid, kTThreads, kTSharedBytes, kManyInnerSplits, overlap, stream, a, x_map);
+}
+
+template <typename T>
 cudaError_t inner(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t stream) {
   ManyInnerArgs a{};
   a.v = static_cast<const uint4*>(call.v), a.x = call.x, a.t = call.scratch;
+  a.va = reinterpret_cast<const uint4*>(static_cast<const char*>(call.v) + nm24_va_offset(shape));
   a.d_in = shape.d_in, a.tokens = call.tokens;
   a.steps = blocks(shape.d_in, kColumnBlock) * (kColumnBlock / kStep);
   a.rank_steps = blocks(shape.rank, kRankBlock), a.stages_per_part = blocks(shape.rank, kRankStage);
@@ -27,7 +38,7 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t str
   // The more tokens a block has, the less often v is read; the fewer, the more blocks there are.
   if (call.tokens <= 512) return launch_inner<T, 2, 1>(a, stages, call.overlap, stream);
   if (call.tokens <= 1024) return launch_inner<T, 2, 2>(a, stages, call.overlap, stream);
-  return launch_inner<T, 2, 8>(a, stages, call.overlap, stream);
+  return launch_t<T>(a, stages, call.overlap, stream);
 }
 
 ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {
@@ -44,6 +55,12 @@ ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {
   return a;
 }
 
+template <typename T, typename Shape>
+constexpr auto kernel_of() {
+  if constexpr (Shape::kSmall) return many_small_kernel<T, Shape>;
+  else return many_kernel<T, Shape>;
+}
+
 template <typename T, int kConfig>
 cudaError_t outer(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t stream) {
   constexpr ManyConfig config = kManyConfigs[kConfig];
@@ -57,7 +74,7 @@ cudaError_t outer(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t str
     status = map_rows<T>(call.scratch, shape.parts * a.t_columns, call.tokens, kBox, t_map);
   if (status != cudaSuccess) return status;
   const int row_blocks = blocks(blocks(a.d_out, kManyRows), config.cluster) * config.cluster;
-  return launch(many_kernel<T, Shape>, dim3(row_blocks * config.splits * blocks(a.tokens, config.tokens)),
+  return launch(kernel_of<T, Shape>(), dim3(row_blocks * config.splits * blocks(a.tokens, config.tokens)),
                 Shape::kThreads, Shape::kSharedBytes, config.cluster * config.splits, shape.rank > 0 || call.overlap,
                 stream, a, x_map, t_map);
 }

@@ -11,18 +11,6 @@ namespace sparlow::kernels {
 
 #if SPARLOW_SM90
 
-// A warp's 16 rows of a block of weights.
-struct Direct {
-  uint4 values[4];
-  uint2 positions;
-
-  __device__ __forceinline__ void load(const uint4* block, int warp, int lane) {
-#pragma unroll
-    for (int s = 0; s < 4; ++s) values[s] = __ldcg(block + (warp % 2 * 4 + s) * 32 + lane);
-    positions = __ldcg(reinterpret_cast<const uint2*>(block + kValueUnits + lane) + warp % 2);
-  }
-};
-
 // A consumer warp.
 template <typename T, typename Shape>
 struct ManyConsumer {
@@ -89,45 +77,23 @@ struct ManyConsumer {
     pin<Shape::kTiles>(acc);
     release_x();
   }
-  // weights: this warp's of the first block. Loads are a block and a half ahead of their use.
-  __device__ __forceinline__ void direct_columns(const uint4* weights, int count) {
-    if (count == 0) return;
-    Direct even, odd;
-    even.load(weights, warp, lane);
-    if (count > 1) odd.load(weights + kBlockUnits, warp, lane);
-    for (int i = 0; i < count; i += 2, weights += 2 * kBlockUnits) {
-      half(even.values[0], even.values[1], even.positions.x, i > 0);
-      if (i > 0 && i + 1 < count) odd.load(weights + kBlockUnits, warp, lane);
-      half(even.values[2], even.values[3], even.positions.y, true);
-      if (i + 1 >= count) break;
-      half(odd.values[0], odd.values[1], odd.positions.x, true);
-      if (i + 2 < count) even.load(weights + 2 * kBlockUnits, warp, lane);
-      half(odd.values[2], odd.values[3], odd.positions.y, true);
-    }
-    finish_columns();
-  }
-  // direct_u: this warp's rows of u, unless they come through the ring.
-  __device__ __forceinline__ void ranks(const uint4* direct_u, int steps) {
+  __device__ __forceinline__ void ranks(int steps) {
     constexpr int kSteps = kRankStage / kRankBlock;
     for (int first = 0; first < steps; first += kSteps) {
-      const uint4* u = Shape::kDirect ? direct_u + first * 64 + lane : acquire_weights();
+      const uint4* u = acquire_weights() + warp % 2 * 32;
       uint4 rows[kSteps];
 #pragma unroll
-      for (int s = 0; s < kSteps; ++s)
-        rows[s] = first + s < steps ? u[(2 * s + warp % 2) * 32] : make_uint4(0, 0, 0, 0);
-      if constexpr (!Shape::kDirect) release_weights();
+      for (int s = 0; s < kSteps; ++s) rows[s] = first + s < steps ? u[2 * s * 32] : make_uint4(0, 0, 0, 0);
+      release_weights();
+      const std::uint64_t t = acquire_x();
+      pin<Shape::kTiles>(acc);
+      warpgroup_fence();
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const std::uint64_t t = acquire_x();
-        pin<Shape::kTiles>(acc);
-        warpgroup_fence();
-#pragma unroll
-        for (int s = 0; s < kSteps; ++s) warpgroup_dense<T>(acc, rows[s], t + 2 * s);
-        warpgroup_commit();
-        warpgroup_wait_until<0>();
-        pin<Shape::kTiles>(acc);
-        release_x();
-      }
+      for (int s = 0; s < kSteps; ++s) warpgroup_dense<T>(acc, rows[s], t + 2 * s);
+      warpgroup_commit();
+      warpgroup_wait_until<0>();
+      pin<Shape::kTiles>(acc);
+      release_x();
     }
   }
 };
@@ -215,20 +181,15 @@ __device__ __forceinline__ ManyWork many_work(const ManyArgs& a) {
   work.first_token = (band * kManyBand + rest % width) * Shape::kTokens;
   for (int i = 0; i < kMaxParts - 1; ++i) work.part += work.first_row_block >= a.part_end[i];
   const int split = Shape::kSplits > 1 ? work.rank : 0;
-  const int units = a.column_blocks + 2 * blocks(a.rank_steps, kRankTiles);  // a stage of ranks costs two of columns
+  const int units = a.column_blocks + blocks(a.rank_steps, kRankTiles);  // a stage of ranks costs one of columns
   work.first_column = min(units * split / Shape::kSplits, a.column_blocks);
   work.last_column = min(units * (split + 1) / Shape::kSplits, a.column_blocks);
   if (split == Shape::kSplits - 1) work.last_column = a.column_blocks, work.rank_steps = a.rank_steps;
   return work;
 }
 
-#endif  // SPARLOW_SM90
-
 template <typename T, typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads, 1)
-    many_kernel(const ManyArgs a, const __grid_constant__ CUtensorMap x_map,
-                const __grid_constant__ CUtensorMap t_map) {
-#if SPARLOW_SM90
+__device__ __forceinline__ void many_block(const ManyArgs& a, const CUtensorMap* x_map, const CUtensorMap* t_map) {
   extern __shared__ unsigned char raw[];
   __shared__ ManyBarriers<Shape> barriers;
   unsigned char* shared = raw + (1024 - shared_address(raw) % 1024) % 1024;
@@ -241,17 +202,13 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   const ManyWork work = many_work<Shape>(a);
   auto* sums = reinterpret_cast<float*>(shared);
   if (group == 2) {
-    fewer_registers<40>();
-    if (warp == 8 && lane == 0) ManyProducer<Shape>{a, &x_map, &t_map, rings, work}.run();
+    if constexpr (!Shape::kSmall) fewer_registers<40>();
+    if (warp == 8 && lane == 0) ManyProducer<Shape>{a, x_map, t_map, rings, work}.run();
   } else {
-    more_registers<232>();
+    if constexpr (!Shape::kSmall) more_registers<232>();
     ManyConsumer<T, Shape> consumer{rings, warp, lane};
-    const std::size_t row_block = min(work.first_row_block + warp / 2, blocks(a.d_out, kRowBlock) - 1);
-    const int columns = work.last_column - work.first_column;
-    if constexpr (Shape::kDirect)
-      consumer.direct_columns(a.weights + (row_block * a.column_blocks + work.first_column) * kBlockUnits, columns);
-    else consumer.columns(columns);
-    consumer.ranks(a.u + row_block * a.rank_steps * 64, work.rank_steps);
+    consumer.columns(work.last_column - work.first_column);
+    consumer.ranks(work.rank_steps);
     meet(1, 256);  // both groups are done with the rings
     if constexpr (Shape::kSplits == 1) finish_group<T, Shape>(shared, consumer.acc, a, work, warp, lane);
     else stage_split<Shape>(sums, consumer.acc, warp, lane);
@@ -262,6 +219,23 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     cluster_arrive_relaxed(), cluster_wait();  // nobody leaves while its sums are read
   }
   if constexpr (Shape::kCluster > 1) cluster_arrive_relaxed(), cluster_wait();  // the other block may still signal here
+}
+
+#endif  // SPARLOW_SM90
+
+template <typename T, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, 1)
+    many_kernel(const ManyArgs a, const __grid_constant__ CUtensorMap x_map,
+                const __grid_constant__ CUtensorMap t_map) {
+#if SPARLOW_SM90
+  many_block<T, Shape>(a, &x_map, &t_map);
+#endif
+}
+template <typename T, typename Shape>
+__global__ void __maxnreg__(128) many_small_kernel(const ManyArgs a, const __grid_constant__ CUtensorMap x_map,
+                                                   const __grid_constant__ CUtensorMap t_map) {
+#if SPARLOW_SM90
+  many_block<T, Shape>(a, &x_map, &t_map);
 #endif
 }
 

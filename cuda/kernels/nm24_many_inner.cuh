@@ -1,4 +1,4 @@
-// t = x vᵀ for many tokens, as two 16-bit numbers whose sum it is: the kernel before nm24_many.cuh. Bound by reading x.
+// t = x vᵀ for many tokens: the kernel before nm24_many.cuh. Bound by reading x.
 //
 // The blocks of a cluster share the columns and add up in a fixed order through each other's shared memory.
 #pragma once
@@ -7,18 +7,20 @@
 
 namespace sparlow::kernels {
 
-constexpr int kManyInnerSplits = 8, kManyInnerWarps = 8;
+constexpr int kManyInnerSplits = 8, kManyInnerWarps = 4;
 constexpr int kRankStage = kManyRankStage, kRankTiles = kRankStage / kRankBlock;  // ranks of one block
+constexpr int kInnerStride = kRankStage + 4;                                      // of sums
 
 struct ManyInnerArgs {
-  const uint4* v;
-  const void* x;  // [tokens, d_in], rows at multiples of 16 bytes
-  void* t;        // [tokens, t_columns]
+  const uint4* v;   // in the order of nm24_layout.hpp,
+  const uint4* va;  // or as operands of warpgroup products
+  const void* x;    // [tokens, d_in], rows at multiples of 16 bytes
+  void* t;          // [tokens, t_columns]
   int d_in, tokens;
   int steps;            // of 32 columns
   int rank_steps;       // of one part
   int stages_per_part;  // of kRankStage ranks
-  int t_columns;        // of all parts: [part][stage of ranks][high, low][64]
+  int t_columns;        // of all parts: [part][stage of ranks][64]
 };
 
 #if SPARLOW_SM90
@@ -85,11 +87,28 @@ struct ManyInner {
 // Four sums of one token to their place in t.
 template <typename T>
 __device__ __forceinline__ void store_t(const ManyInnerArgs& a, int token, int stage, int rank, const float4& sum) {
-  const T x = from_float<T>(sum.x), y = from_float<T>(sum.y), z = from_float<T>(sum.z), w = from_float<T>(sum.w);
-  T* to = static_cast<T*>(a.t) + static_cast<std::size_t>(token) * a.t_columns + stage * (2 * kRankStage) + rank;
-  *reinterpret_cast<uint2*>(to) = make_uint2(pack(x, y), pack(z, w));
-  *reinterpret_cast<uint2*>(to + kRankStage) = make_uint2(pack(remainder_of(sum.x, x), remainder_of(sum.y, y)),
-                                                          pack(remainder_of(sum.z, z), remainder_of(sum.w, w)));
+  T* to = static_cast<T*>(a.t) + static_cast<std::size_t>(token) * a.t_columns + stage * kRankStage + rank;
+  *reinterpret_cast<uint2*>(to) =
+      make_uint2(pack(from_float<T>(sum.x), from_float<T>(sum.y)), pack(from_float<T>(sum.z), from_float<T>(sum.w)));
+}
+
+// A block's share of the tokens of a group: sums of all blocks of the cluster, in a fixed order. sums: [token][rank].
+template <typename T, int kTokens, int kThreads>
+__device__ __forceinline__ void add_cluster(const ManyInnerArgs& a, const float* sums, int first_token, int split,
+                                            int stage, int thread) {
+  constexpr int kMine = kTokens / kManyInnerSplits, kQuads = kRankStage / 4;
+  for (int e = thread; e < kMine * kQuads; e += kThreads) {
+    const int local = split * kMine + e / kQuads, token = first_token + local;
+    if (token >= a.tokens) break;
+    const auto* from = reinterpret_cast<const float4*>(sums + local * kInnerStride) + e % kQuads;
+    float4 sum{};
+#pragma unroll
+    for (int s = 0; s < kManyInnerSplits; ++s) {
+      const float4 part = load_in_cluster(from, s);
+      sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+    }
+    store_t<T>(a, token, stage, e % kQuads * 4, sum);
+  }
 }
 
 #endif  // SPARLOW_SM90
@@ -97,7 +116,7 @@ __device__ __forceinline__ void store_t(const ManyInnerArgs& a, int token, int s
 template <int kTiles, int kTokenWarps>
 struct ManyInnerShape {
   static constexpr int kTokens = 8 * kTiles * kTokenWarps, kColumnWarps = kManyInnerWarps / kTokenWarps;
-  static constexpr int kStride = kRankStage + 4, kQuads = kRankStage / 4;
+  static constexpr int kStride = kInnerStride;
 };
 
 // Sums of a block's column warps into those of the first.
@@ -121,9 +140,9 @@ __device__ __forceinline__ void add_column_warps(float* sums) {
 
 // Grid: (kManyInnerSplits, groups of 8 kTiles kTokenWarps tokens, stages of ranks of all parts), clusters along the
 // first. The other warps of a block share its columns: for few tokens all of them do, so that everything is asked for
-// at once.
+// at once. Four blocks fit a multiprocessor, and one beside a block of many_small_kernel.
 template <typename T, int kTiles, int kTokenWarps>
-__global__ void __launch_bounds__(kManyInnerWarps * 32) many_inner_kernel(const ManyInnerArgs a) {
+__global__ void __launch_bounds__(kManyInnerWarps * 32, 4) many_inner_kernel(const ManyInnerArgs a) {
 #if SPARLOW_SM90
   using Shape = ManyInnerShape<kTiles, kTokenWarps>;
   __shared__ __align__(16) float sums[Shape::kColumnWarps * Shape::kTokens * Shape::kStride];
@@ -150,19 +169,7 @@ __global__ void __launch_bounds__(kManyInnerWarps * 32) many_inner_kernel(const 
              r * 16 + lane / 4 + i / 2 * 8] = acc[r][t][i];
   add_column_warps<Shape>(sums);
   cluster_arrive(), cluster_wait();
-  constexpr int kMine = Shape::kTokens / kManyInnerSplits;  // tokens this block adds up
-  for (int e = threadIdx.x; e < kMine * Shape::kQuads; e += kManyInnerWarps * 32) {
-    const int local = split * kMine + e / Shape::kQuads, token = first_token + local;
-    if (token >= a.tokens) break;
-    const auto* from = reinterpret_cast<const float4*>(sums + local * Shape::kStride) + e % Shape::kQuads;
-    float4 sum{};
-#pragma unroll
-    for (int s = 0; s < kManyInnerSplits; ++s) {
-      const float4 part = load_in_cluster(from, s);
-      sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
-    }
-    store_t<T>(a, token, stage, e % Shape::kQuads * 4, sum);
-  }
+  add_cluster<T, Shape::kTokens, kManyInnerWarps * 32>(a, sums, first_token, split, stage, threadIdx.x);
   cluster_arrive_relaxed(), cluster_wait();  // nobody leaves while its sums are read
 #endif
 }

@@ -19,17 +19,16 @@ struct ManyArgs {
   int part_end[kMaxParts - 1];
 };
 
-constexpr int kPrefetch = 6;  // column blocks ahead
 constexpr int kManyBand = 8;  // token tiles that share a sweep over the rows
 
 // Blocks of a cluster share x (kCluster) or split the columns (kSplits).
-// Without stages for them, weights go straight into registers, through fewer hands.
 template <int kTokens_, int kCluster_, int kSplits_, int kXStages_, int kWeightStages_>
 struct ManyShape {
   static constexpr int kTokens = kTokens_, kCluster = kCluster_, kSplits = kSplits_;
   static constexpr int kXStages = kXStages_, kWeightStages = kWeightStages_;
-  static constexpr bool kDirect = kWeightStages == 0;
   static_assert(kCluster == 1 || kSplits == 1);
+  // Tiles of 128 tokens leave room on a multiprocessor for a block of the kernel before, which makes t meanwhile.
+  static constexpr bool kSmall = kTokens == 128;
   static constexpr int kTiles = kTokens / 8, kWarps = 8, kThreads = (kWarps + 4) * 32;
   static constexpr int kXBytes = kTokens * 128, kRowBlocks = kManyRows / kRowBlock;
   static constexpr int kWeightBytes = kRowBlocks * kBlockBytes;
@@ -88,7 +87,7 @@ __device__ __forceinline__ void store_matrices(void* address, const uint4& r) {
 template <typename Shape>
 struct ManyBarriers {
   Barrier x_full[Shape::kXStages], x_empty[Shape::kXStages];
-  Barrier weights_full[Shape::kWeightStages + Shape::kDirect], weights_empty[Shape::kWeightStages + Shape::kDirect];
+  Barrier weights_full[Shape::kWeightStages], weights_empty[Shape::kWeightStages];
 };
 
 // Stage i of either ring: of x two for each of the weights.
@@ -134,7 +133,6 @@ struct ManyProducer {
 
   // Rows past the end are read again and not stored. from: of the first row block; stride: units to the next.
   __device__ __forceinline__ void copy_rows(const uint4* from, std::size_t stride, int bytes) {
-    if constexpr (Shape::kDirect) return;
     const int slot = weights_turn.slot;
     Barrier* full = &rings.barriers.weights_full[slot];
     barrier_wait(&rings.barriers.weights_empty[slot], weights_turn.parity ^ 1);
@@ -143,14 +141,6 @@ struct ManyProducer {
       bulk_copy(rings.weights(slot) + r * kBlockBytes, from + min(work.first_row_block + r, last_row_block) * stride,
                 bytes, full);
     weights_turn.next();
-  }
-  // The consumers' loads should find their weights in L2.
-  __device__ __forceinline__ void prefetch_rows(int i) const {
-    if (i >= work.last_column) return;
-    for (int r = 0; r < Shape::kRowBlocks; ++r) {
-      const std::size_t row_block = min(work.first_row_block + r, last_row_block);
-      prefetch_to_l2(a.weights + (row_block * a.column_blocks + i) * kBlockUnits, kBlockBytes);
-    }
   }
   __device__ __forceinline__ void copy_x(const CUtensorMap* map, int column) {
     constexpr int kShare = Shape::kTokens / Shape::kCluster;
@@ -167,17 +157,16 @@ struct ManyProducer {
   __device__ __forceinline__ void run() {
     if (a.rank_steps == 0) wait_for_previous_kernel();  // else it made t, and let this one start once x was there
     for (int i = work.first_column; i < work.last_column; ++i) {
-      if constexpr (Shape::kDirect) prefetch_rows(i + kPrefetch);
       copy_rows(a.weights + static_cast<std::size_t>(i) * kBlockUnits,
                 static_cast<std::size_t>(a.column_blocks) * kBlockUnits, kBlockBytes);
       copy_x(x_map, i * kColumnBlock), copy_x(x_map, i * kColumnBlock + 64);
     }
     if (work.rank_steps) wait_for_previous_kernel();
     for (int step = 0; step < work.rank_steps; step += kRankStage / kRankBlock) {
-      const int column = work.part * a.t_columns + step / (kRankStage / kRankBlock) * 2 * kRankStage;
+      const int column = work.part * a.t_columns + step * kRankBlock;
       copy_rows(a.u + step * 64, static_cast<std::size_t>(a.rank_steps) * 64,
                 min(a.rank_steps - step, kRankStage / kRankBlock) * 1024);
-      copy_x(t_map, column), copy_x(t_map, column + kRankStage);
+      copy_x(t_map, column);
     }
   }
 };

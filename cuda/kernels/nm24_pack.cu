@@ -35,6 +35,10 @@ struct VWord {
   Dense16 v;
   __device__ std::uint32_t operator()(std::size_t i) const { return v_word(v, i); }
 };
+struct VaWord {
+  Dense16 v;
+  __device__ std::uint32_t operator()(std::size_t i) const { return va_word(v, i); }
+};
 
 struct Pair {
   PackedNm24 s;
@@ -74,10 +78,12 @@ Nm24Bytes nm24_bytes(const Nm24Shape& shape) {
   for (int p = 0; p < shape.parts; ++p) {
     bytes.weights += 4 * weight_words(shape.rows[p], shape.d_in);
     bytes.u += 4 * u_words(shape.rows[p], shape.rank);
-    bytes.v += 4 * v_words(shape.rank, shape.d_in);
+    bytes.v += 4 * (v_words(shape.rank, shape.d_in) + va_words(shape.rank, shape.d_in));
   }
   return bytes;
 }
+
+std::size_t nm24_va_offset(const Nm24Shape& shape) { return 4 * shape.parts * v_words(shape.rank, shape.d_in); }
 
 cudaError_t nm24_pack(const Nm24Shape& shape, int part, const Nm24Part& from, void* weights, void* u, void* v,
                       cudaStream_t stream) {
@@ -92,7 +98,11 @@ cudaError_t nm24_pack(const Nm24Shape& shape, int part, const Nm24Part& from, vo
   if (status == cudaSuccess)
     status = fill(words_at(u, offset.u), u_words(rows, shape.rank), UWord{u_from, shape.rank}, stream);
   if (status == cudaSuccess)
-    status = fill(words_at(v, offset.v), v_words(shape.rank, shape.d_in), VWord{v_from}, stream);
+    status = fill(words_at(v, 4 * part * v_words(shape.rank, shape.d_in)), v_words(shape.rank, shape.d_in),
+                  VWord{v_from}, stream);
+  if (status == cudaSuccess)
+    status = fill(words_at(v, nm24_va_offset(shape) + 4 * part * va_words(shape.rank, shape.d_in)),
+                  va_words(shape.rank, shape.d_in), VaWord{v_from}, stream);
   return status;
 }
 

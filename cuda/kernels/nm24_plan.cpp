@@ -46,14 +46,26 @@ bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device) 
   return device.arch == 90 && aligned_x && shape.d_in % 8 == 0;
 }
 
-void plan_many(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Device&) {
-  plan.variant = tokens <= 128 ? 0 : 4;
+// While tiles of 128 tokens fit the device at once, they, their columns split as long as that fills it; then tiles of
+// 256, which read shared memory less often, and share x in pairs when they queue.
+int many_variant(const Nm24Shape& shape, int tokens, const Nm24Device& device) {
+  const int rows = blocks(shape.d_out(), kManyRows), most = device.multiprocessors;
+  const int small = rows * blocks(tokens, 128), large = rows * blocks(tokens, 256);
+  if (small <= most) {
+    if (tokens > 512 || small * 2 > most) return 0;
+    return small * 8 <= most ? 2 : 1;
+  }
+  return large < 2 * most ? 3 : 4;
+}
+
+void plan_many(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Device& device) {
+  plan.variant = many_variant(shape, tokens, device);
   plan.scratch = 2 * static_cast<std::size_t>(tokens) * shape.parts * many_t_columns(shape);
 }
 
 }  // namespace
 
-int many_t_columns(const Nm24Shape& shape) { return 2 * kManyRankStage * blocks(shape.rank, kManyRankStage); }
+int many_t_columns(const Nm24Shape& shape) { return kManyRankStage * blocks(shape.rank, kManyRankStage); }
 
 Nm24Workspace nm24_workspace(const Nm24Shape& shape, const Nm24Plan& plan, int tokens) {
   const std::size_t groups = blocks(tokens, kTile * plan.token_tiles);

@@ -67,13 +67,11 @@ struct ManyConfig {
   int splits;   // or columns
   int x_stages, weight_stages;
 };
-constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 8, 4},  {128, 1, 2, 8, 4},  {128, 1, 4, 8, 4},  {128, 2, 1, 8, 4},
-                                       {256, 1, 1, 5, 3},  {256, 1, 2, 5, 3},  {256, 1, 4, 5, 3},  {256, 2, 1, 5, 3},
-                                       {128, 1, 1, 12, 0}, {128, 1, 2, 12, 0}, {128, 1, 4, 12, 0}, {128, 2, 1, 12, 0},
-                                       {256, 1, 1, 6, 0},  {256, 1, 2, 6, 0},  {256, 1, 4, 6, 0},  {256, 2, 1, 6, 0}};
+constexpr ManyConfig kManyConfigs[] = {
+    {128, 1, 1, 6, 4}, {128, 1, 2, 6, 4}, {128, 1, 4, 6, 4}, {256, 1, 1, 5, 3}, {256, 2, 1, 5, 3}};
 constexpr int kManyConfigCount = sizeof kManyConfigs / sizeof kManyConfigs[0];
 constexpr int kManyRows = 128;               // of one block
-constexpr int kManyRankStage = 64;           // t has columns for whole stages of ranks, twice: high and low parts
+constexpr int kManyRankStage = 64;           // t has columns for whole stages of ranks
 int many_t_columns(const Nm24Shape& shape);  // of one part
 
 // Offsets in bytes of what follows Progress.

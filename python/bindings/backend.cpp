@@ -2,9 +2,6 @@
 #include "sparlow/decorators.hpp"
 
 namespace sparlow::bindings {
-namespace {
-
-using Release = py::call_guard<py::gil_scoped_release>;
 
 DType parse_dtype(const std::string& name) {
   if (name == "float32") return DType::f32;
@@ -12,6 +9,10 @@ DType parse_dtype(const std::string& name) {
   if (name == "float16") return DType::f16;
   fail(ErrorCode::invalid_argument, "dtype ", name, " is not float32, bfloat16 or float16");
 }
+
+namespace {
+
+using Release = py::call_guard<py::gil_scoped_release>;
 
 void gram_update(Backend& backend, const PyView& x, const std::string& dtype, const PyView& gram) {
   const TypedView typed{reinterpret_cast<const void*>(x.address), x.rows, x.cols, x.stride, parse_dtype(dtype)};

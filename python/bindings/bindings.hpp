@@ -17,7 +17,11 @@ struct PyView {
   Index rows, cols, stride;
 
   View view() const { return {reinterpret_cast<float*>(address), rows, cols, stride}; }
+  MaskView mask() const { return {reinterpret_cast<std::uint8_t*>(address), rows, cols, stride}; }
 };
+
+// "float32", "bfloat16" or "float16".
+DType parse_dtype(const std::string& name);
 
 void register_backend(py::module_& module);
 void register_formats(py::module_& module);

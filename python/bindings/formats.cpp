@@ -19,9 +19,7 @@ const std::uint8_t* bytes_in(Address address) { return reinterpret_cast<const st
 std::uint8_t* bytes_out(Address address) { return reinterpret_cast<std::uint8_t*>(address); }
 
 LinearShape shape_of(Index d_out, Index d_in, Index rank, const std::string& dtype) {
-  if (dtype != "bfloat16" && dtype != "float16")
-    fail(ErrorCode::invalid_argument, "a packed layer is bfloat16 or float16, not ", dtype);
-  return {d_out, d_in, rank, dtype == "bfloat16" ? DType::bf16 : DType::f16};
+  return {d_out, d_in, rank, parse_dtype(dtype)};
 }
 
 LinearTensors tensors_of(Address values, Address meta, Address u, Address v) {
@@ -53,6 +51,12 @@ void register_linear(py::module_& module) {
       .def("kernel", [](const LinearOps& ops, const LinearShape& shape, Index tokens) {
         return std::string(ops.kernel(shape, tokens));
       });
+  module.def(
+      "nm24_forward",
+      [](const LinearShape& shape, const LinearTensors& from, Address bias, Address x, Address y, Index tokens) {
+        nm24_forward(shape, from, in(bias), in(x), out(y), tokens);
+      },
+      Release());
   module.def("make_linear_ops", &make_linear_ops, py::arg("device"), Release());
 }
 
@@ -134,6 +138,18 @@ void register_formats(py::module_& module) {
       "bitmap_unpack",
       [](Address values, Index count, Address meta, Index rows, Index cols, int element_size, Address s) {
         bitmap_unpack(in(values), count, bytes_in(meta), rows, cols, element_size, out(s));
+      },
+      Release());
+  module.def(
+      "signs_pack",
+      [](Address positive, Index rows, Index cols, Address bits) {
+        signs_pack(bytes_in(positive), rows, cols, bytes_out(bits));
+      },
+      Release());
+  module.def(
+      "signs_unpack",
+      [](Address bits, Index rows, Index cols, Address positive) {
+        signs_unpack(bytes_in(bits), rows, cols, bytes_out(positive));
       },
       Release());
 }

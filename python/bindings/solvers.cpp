@@ -10,7 +10,19 @@ struct PyTarget {
   std::string name;
   PyView w, s, u, v;  // s, u, v receive the result
   Index rank;
+  std::optional<PyView> signs, sign_u, sign_v;  // and these, for a method with a signed term
 };
+
+void copy_out(Backend& backend, const Decomposition& factors, const PyTarget& target) {
+  backend.copy(factors.s, target.s.view());
+  backend.copy(factors.u, target.u.view());
+  backend.copy(factors.v, target.v.view());
+  if (factors.signs.empty()) return;
+  require(target.signs && target.sign_u && target.sign_v, target.name, ": nowhere to put the signed term");
+  backend.copy_mask(factors.signs, target.signs->mask());
+  backend.copy(factors.sign_u, target.sign_u->view());
+  backend.copy(factors.sign_v, target.sign_v->view());
+}
 
 py::dict describe(const Report& report) {
   py::dict out;
@@ -51,14 +63,30 @@ std::vector<Report> solve_into(Backend& backend, const std::string& method, cons
   std::vector<Solution> solutions = solve(backend, method, problem, options);
   std::vector<Report> reports;
   for (std::size_t i = 0; i < targets.size(); ++i) {
-    const Decomposition& factors = solutions[i].factors;
-    backend.copy(factors.s, targets[i].s.view());
-    backend.copy(factors.u, targets[i].u.view());
-    backend.copy(factors.v, targets[i].v.view());
+    copy_out(backend, solutions[i].factors, targets[i]);
     reports.push_back(solutions[i].report);
   }
   backend.wait();
   return reports;
+}
+
+// s, and u v = l in the first `rank` columns and rows of u and v, which have room for min(rows, cols).
+py::dict robust_pca_into(Backend& backend, const PyView& w, const PyView& s, const PyView& u, const PyView& v,
+                         Index max_iterations, double tolerance) {
+  PrincipalParts parts;
+  {
+    const py::gil_scoped_release release;
+    parts = robust_pca(backend, w.view(), max_iterations, tolerance, [] { interrupted(); });
+    backend.copy(parts.s, s.view());
+    best_factors(backend, parts.l, u.view().col_slice(0, parts.rank), v.view().row_slice(0, parts.rank));
+    backend.wait();
+  }
+  py::dict out;
+  out["rank"] = parts.rank;
+  out["iterations"] = parts.iterations;
+  out["gap"] = parts.gap;
+  out["converged"] = parts.converged;
+  return out;
 }
 
 // Shapes only: addresses are invented, nothing is read.
@@ -106,6 +134,7 @@ py::list list_methods() {
     row["citation"] = method.citation;
     row["needs_gram"] = uses[static_cast<int>(method.gram)];
     row["low_rank"] = method.low_rank;
+    row["signed_term"] = method.signed_term;
     py::list options;
     for (const OptionSpec& spec : method.options) options.append(describe(spec));
     row["options"] = options;
@@ -118,8 +147,10 @@ py::list list_methods() {
 
 void register_solvers(py::module_& module) {
   py::class_<PyTarget>(module, "Target")
-      .def(py::init<std::string, PyView, PyView, PyView, PyView, Index>(), py::arg("name"), py::arg("w"), py::arg("s"),
-           py::arg("u"), py::arg("v"), py::arg("rank"));
+      .def(py::init<std::string, PyView, PyView, PyView, PyView, Index, std::optional<PyView>, std::optional<PyView>,
+                    std::optional<PyView>>(),
+           py::arg("name"), py::arg("w"), py::arg("s"), py::arg("u"), py::arg("v"), py::arg("rank"),
+           py::arg("signs") = py::none(), py::arg("sign_u") = py::none(), py::arg("sign_v") = py::none());
   py::class_<Report>(module, "Report").def("as_dict", [](const Report& report) { return describe(report); });
   module.def("solve", &solve_into, py::arg("backend"), py::arg("method"), py::arg("targets"), py::arg("pattern"),
              py::arg("gram"), py::arg("damping"), py::arg("options"), py::arg("seed"),
@@ -130,6 +161,8 @@ void register_solvers(py::module_& module) {
         return relative_loss(backend, w.view(), w_hat.view(), gram.view());
       },
       py::arg("backend"), py::arg("w"), py::arg("w_hat"), py::arg("gram"), py::call_guard<py::gil_scoped_release>());
+  module.def("robust_pca", &robust_pca_into, py::arg("backend"), py::arg("w"), py::arg("s"), py::arg("u"), py::arg("v"),
+             py::arg("max_iterations"), py::arg("tolerance"));
   module.def("estimate", &estimate, py::arg("method"), py::arg("shapes"), py::arg("pattern"), py::arg("options"));
   module.def("methods", &list_methods);
   module.def("option_value", [](const std::string& method, const std::string& option, const std::string& text) {

@@ -9,6 +9,7 @@ from sparlow.checkpoint import load, save
 from sparlow.evaluate import generate, perplexity
 from sparlow.inspect import inspect_checkpoint
 from sparlow.layers import SparseLowRankLinear
+from sparlow.principal import RobustPca, robust_pca
 from sparlow.recipe import Recipe
 from sparlow.solve import (
     Damping,
@@ -16,6 +17,7 @@ from sparlow.solve import (
     Gram,
     MethodInfo,
     Report,
+    Signed,
     decompose,
     method_info,
     methods,
@@ -31,6 +33,8 @@ __all__ = [
     "MethodInfo",
     "Recipe",
     "Report",
+    "RobustPca",
+    "Signed",
     "SparseLowRankLinear",
     "__version__",
     "compress",
@@ -44,5 +48,6 @@ __all__ = [
     "perplexity",
     "plan",
     "relative_loss",
+    "robust_pca",
     "save",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from . import checkpoint, hf
+from .allocation.apply import allocate
 from .calibration import Windows
 from .dense import check_dense, load_dense, load_skeleton
 from .estimate import estimate_plan
@@ -92,6 +93,8 @@ def compress(
     model.train(False)
     try:
         windows, job = _prepare(model, recipe, tokenizer, tokens)
+        if windows is not None:
+            job = allocate(model, job, recipe, windows.ids, progress.note)
         calibration_hash = None if windows is None else windows.hash
         kept = None if journal is None else open_journal(journal, model, recipe, calibration_hash, restart)
         stream = _stream(model, job, windows, recipe, progress)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparlow import packed
+from sparlow import ops, packed
 from sparlow.layers import SparseLowRankLinear
 from sparlow.spec import LayerSpec
 
@@ -48,7 +48,7 @@ def random_layer(
     d_out: int, d_in: int, rank: int, dtype: torch.dtype, device: torch.device | str
 ) -> SparseLowRankLinear:
     """A 2:4 + low-rank layer of random numbers without bias, in evaluation mode, made on `device`."""
-    layer = SparseLowRankLinear(LayerSpec("nm24", "2:4", rank, d_out, d_in), False, dtype, device).eval()
+    layer = SparseLowRankLinear(LayerSpec("nm24", "2:4", rank, d_out, d_in), False, dtype, device)
     bytes_of_groups = [low | high << 4 for low in _LEGAL for high in _LEGAL]
     table = torch.tensor(bytes_of_groups, dtype=torch.uint8, device=device)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def random_layer(
         layer.weight_packed.normal_(std=d_in**-0.5)
         layer.low_rank_u.normal_()
         layer.low_rank_v.normal_(std=0.3 * (max(rank, 1) * d_in) ** -0.5)
-    layer.settle()
+    layer.eval()
     return layer
 
 
@@ -108,6 +108,8 @@ def _compare(layers: Sequence[SparseLowRankLinear], dense: Sequence[Tensor], tok
 
 def kernel_of(layer: SparseLowRankLinear, tokens: int) -> str:
     """The kernel that runs `tokens` tokens, or what happens without one."""
+    if layer.format == "nm24" and layer.weight.device.type == "cpu" and tokens <= ops.MOST_TOKENS_FOR_ROWS:
+        return "rows"
     if not layer.is_packed:
         return "unpack + dense"
     spec = layer.spec
@@ -115,8 +117,8 @@ def kernel_of(layer: SparseLowRankLinear, tokens: int) -> str:
 
 
 def why_not_packed(layer: SparseLowRankLinear) -> str | None:
-    """Why a layer is unpacked to dense in every pass; None if a kernel runs it as it is."""
-    if layer.is_packed:
+    """Why a layer is unpacked to dense in every pass; None if it runs as it is, on the CPU for few tokens."""
+    if layer.is_packed or (layer.format == "nm24" and layer.weight.device.type == "cpu"):
         return None
     if layer.format != "nm24":
         return f"format {layer.format} has no kernel yet"

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from .budget import sign_share
 from .job import BlockJob, Job, LayerJob
 from .matching.estimate import describe, training_bytes, training_flops
 from .recipe import Recipe
 from .records import Plan, PlannedLayer
-from .solve import estimate, parse_pattern
+from .solve import estimate, parse_pattern, sign_rank
 
 _PROBE_SIZE = 1024
 _PROBE_SECONDS = 0.2
@@ -24,7 +25,8 @@ def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
     """Memory and time of `job`, whose model may be on the meta device.
 
     Memory: the process, the model, the calibration stream, one block in the dtype of the forward passes with its Gram
-    matrices, the largest call of the solver, what matching adds. Time: every product at the speed of one timed here.
+    matrices, the largest call of the solver, what matching adds and what an allocation holds of the whole model. Time:
+    every product at the speed of one timed here.
     """
     calibrated = job.needs_calibration or recipe.matching is not None or recipe.calibration.source is not None
     tokens = recipe.calibration.windows * recipe.calibration.window_tokens if calibrated else 0
@@ -34,6 +36,7 @@ def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
         solver_bytes = max(solver_bytes, block_bytes)
         flops += block_flops + _forward_flops(block, tokens)
     peak = _held_bytes(model) + solver_bytes + (_calibration_bytes(model, job, recipe, tokens) if calibrated else 0)
+    peak += _allocation_bytes(model, job, recipe)
     words = ""
     if recipe.matching is not None:
         peak += training_bytes(job, recipe.matching, recipe)
@@ -50,7 +53,8 @@ def _planned(job: LayerJob, recipe: Recipe) -> PlannedLayer:
     index = d_out * ((d_in + 7) // 8)
     # A pattern so dense that the bitmap costs more than it saves is stored dense.
     sparse = min(kept * size + index, d_out * d_in * size)
-    stored = sparse + plan.rank * (d_out + d_in) * size
+    signs = sign_share(d_out, d_in, sign_rank(plan.method, plan.options), 8 * size)
+    stored = sparse + plan.rank * (d_out + d_in) * size + round(signs * d_out * d_in * size)
     return PlannedLayer(job.layer.name, plan.method, plan.pattern, plan.rank, d_out, d_in, d_out * d_in * size, stored)
 
 
@@ -88,6 +92,17 @@ def _calibration_bytes(model: Any, job: Job, recipe: Recipe, tokens: int) -> flo
     batch = min(recipe.calibration.batch * recipe.calibration.window_tokens, tokens)
     stream = tokens * width
     return float(size * (stream + max(entries * width, block + batch * widest)) + grams)
+
+
+def _allocation_bytes(model: nn.Module, job: Job, recipe: Recipe) -> float:
+    """The model in the dtype of the forward passes where its loss is measured; candidates in float32, with a label."""
+    if recipe.allocation is None:
+        return 0.0
+    strategy, size = recipe.allocation.strategy, recipe.forward_dtype.itemsize
+    whole = strategy == "policy" or (strategy == "greedy" and recipe.allocation.weight == "model")
+    entries = sum(layer.layer.shape[0] * layer.layer.shape[1] for layer in job.layers)
+    held = {"policy": 2 * 4 + 1, "score": 2 * 4 + 1, "greedy": size}.get(strategy, 0)
+    return (sum(p.numel() for p in model.parameters()) * size if whole else 0) + float(held * entries)
 
 
 def _held_bytes(model: nn.Module) -> int:

@@ -85,7 +85,7 @@ def evaluate(
     try:
         with torch.inference_mode():
             for part in torch.split(windows, batch):
-                total += _window_losses(model, part.to(device))
+                total += window_losses(model, part.to(device))
                 if advance is not None:
                     advance(len(part))
     finally:
@@ -132,7 +132,7 @@ def _check(model: Any, window: int, batch: int) -> None:
         raise ValueError(f"a window of {window} tokens is longer than the model's {positions} positions")
 
 
-def _window_losses(model: Any, ids: Tensor) -> float:
+def window_losses(model: Any, ids: Tensor) -> float:
     """Sum over the windows ids [batch, window] of the mean cross-entropy, in nats."""
     logits = model(input_ids=ids, use_cache=False).logits
     predicted, targets = logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()

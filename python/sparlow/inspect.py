@@ -28,6 +28,7 @@ class LayerBytes:
 
     sparse_bytes  values and metadata of S
     low_rank_bytes  U and V
+    signed_bytes  signs and factors of the signed term
     dense_bytes   d_out * d_in * 2
     """
 
@@ -35,12 +36,13 @@ class LayerBytes:
     spec: LayerSpec
     sparse_bytes: int
     low_rank_bytes: int
+    signed_bytes: int
     dense_bytes: int
 
     @property
     def stored_bytes(self) -> int:
-        """S, U and V together."""
-        return self.sparse_bytes + self.low_rank_bytes
+        """All terms together."""
+        return self.sparse_bytes + self.low_rank_bytes + self.signed_bytes
 
     @property
     def ratio(self) -> float:
@@ -120,11 +122,13 @@ def layer_bytes(name: str, spec: LayerSpec, folder: Folder) -> LayerBytes:
     def stored(keys: Iterable[str]) -> int:
         return sum(folder.tensors[f"{name}.{key}"][1].nbytes for key in keys)
 
+    keys = [*spec.value_shapes(), *spec.meta_shapes()]
     return LayerBytes(
         name=name,
         spec=spec,
-        sparse_bytes=stored({"weight_packed"} | set(spec.meta_shapes())),
-        low_rank_bytes=stored(("low_rank_u", "low_rank_v")),
+        sparse_bytes=stored(key for key in keys if key.startswith("weight_")),
+        low_rank_bytes=stored(key for key in keys if key.startswith("low_rank_")),
+        signed_bytes=stored(key for key in keys if key.startswith("sign_")),
         dense_bytes=spec.d_out * spec.d_in * DENSE_BYTES,
     )
 

@@ -63,7 +63,7 @@ def make_job(model: nn.Module, recipe: Recipe) -> Job:
     ]
     while not jobs[-1].layers:
         jobs.pop()
-    return Job(jobs, blocks, _notes(blocks))
+    return Job(jobs, blocks, _notes(blocks) + _allocation_notes(recipe))
 
 
 def check_weights(job: Job) -> None:
@@ -83,6 +83,11 @@ def job_windows(job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Te
                 "matching needs calibration data: give 'calibration.source' in the recipe, or tokens; or leave "
                 "'matching' out"
             )
+        if recipe.allocation is not None:
+            raise ValueError(
+                f"allocation '{recipe.allocation.strategy}' needs calibration data: give 'calibration.source' in the "
+                f"recipe, or tokens"
+            )
         if job.needs_calibration:
             needy = next(x for x in job.layers if method_info(x.plan.method).needs_gram != _NO_GRAM)
             raise ValueError(
@@ -101,6 +106,12 @@ def _planned(recipe: Recipe, layer: LinearLayer) -> LayerPlan:
     plan = recipe.resolve(layer.name, d_out, d_in)
     parse_pattern(plan.pattern).check_shape(d_out, d_in, layer.name)
     return plan
+
+
+def _allocation_notes(recipe: Recipe) -> list[str]:
+    if recipe.allocation is None:
+        return []
+    return [f"allocation '{recipe.allocation.strategy}' moves ranks and densities between layers within the budget"]
 
 
 def _notes(blocks: Sequence[Block]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The compressed linear layer: y = x Sᵀ + (x Vᵀ) Uᵀ + bias, with S stored packed.
+"""The compressed linear layer: y = x Sᵀ + (x Vᵀ) Uᵀ + x Tᵀ + bias, with S stored packed and T, if any, signed.
 
 In evaluation mode on a GPU, 2:4 layers in bfloat16 or float16 are packed: one buffer in the layout of the kernels takes
 the place of the checkpoint's tensors, which a state dict gives back bit for bit. On the CPU, without gradients, layers
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparlow import formats, host, ops, packed
+from sparlow.decomposition import Signed
+from sparlow.layer_terms import check_shapes, rounded
+from sparlow.signed import check_signs, dense_signed, pack_signs
 from sparlow.spec import LayerSpec
 
 _STORED = ("weight_packed", "weight_meta", "low_rank_u", "low_rank_v")  # the order of `packed.pack`
@@ -35,7 +38,8 @@ class SparseLowRankLinear(nn.Linear):
 
     Parameters, names as in the state dict: `weight_packed` and `weight_meta` (layouts in `sparlow.formats`;
     `dense` has no meta), `low_rank_u` [d_out, rank], `low_rank_v` [rank, d_in], `bias` [d_out] or None. All
-    but the uint8 meta share one floating-point dtype. Rank 0 keeps the two factors, with no elements.
+    but the uint8 meta share one floating-point dtype. Rank 0 keeps the two factors, with no elements. A signed
+    term T adds `sign_bits` uint8, `sign_u` [d_out, sign rank] and `sign_v` [sign rank, d_in]; see `sparlow.signed`.
 
     While `is_packed`, `weight_packed` is the kernels' buffer and the others are empty; `train()`, `state_dict()` and
     moving the layer bring them back. A packed layer has no backward pass.
@@ -49,6 +53,9 @@ class SparseLowRankLinear(nn.Linear):
     weight_meta: nn.Parameter | None
     low_rank_u: nn.Parameter
     low_rank_v: nn.Parameter
+    sign_bits: nn.Parameter
+    sign_u: nn.Parameter
+    sign_v: nn.Parameter
     bias: nn.Parameter | None  # type: ignore[assignment]
 
     def __init__(
@@ -79,27 +86,34 @@ class SparseLowRankLinear(nn.Linear):
         bias: Tensor | None,
         pattern: str,
         dtype: torch.dtype,
+        signed: Signed | None = None,
     ) -> SparseLowRankLinear:
         """Round to `dtype`, choose the smallest format, pack.
 
         s [d_out, d_in] with exact zeros off its support, u [d_out, r], v [r, d_in] (both None: no low-rank
-        term), bias [d_out] or None. Raises ValueError if s does not follow `pattern`, if shapes disagree, or
-        if a value is not finite in `dtype`.
+        term), bias [d_out] or None, signed of the shape of s. Raises ValueError if s does not follow `pattern`,
+        if shapes disagree, or if a value is not finite in `dtype`.
         """
         u = s.new_zeros(s.shape[0], 0) if u is None else u
         v = s.new_zeros(0, s.shape[1]) if v is None else v
-        _check_shapes(s, u, v, bias)
+        check_shapes(s, u, v, bias, signed)
         terms = {"s": s, "u": u, "v": v} | ({} if bias is None else {"bias": bias})
-        rounded = {name: _round(name, term, dtype) for name, term in terms.items()}
-        formats.check_pattern(rounded["s"], pattern)
-        format, values, meta = formats.pack(rounded["s"], pattern)
+        terms |= {} if signed is None else {"sign_u": signed.u, "sign_v": signed.v}
+        stored = {name: rounded(name, term, dtype) for name, term in terms.items()}
+        formats.check_pattern(stored["s"], pattern)
+        format, values, meta = formats.pack(stored["s"], pattern)
         nnz = values.numel() if format == "bitmap" else None
         d_out, d_in = s.shape
-        layer = cls(LayerSpec(format, pattern, u.shape[1], d_out, d_in, nnz), bias is not None, dtype, "meta")
+        sign_rank = 0 if signed is None else signed.u.shape[1]
+        spec = LayerSpec(format, pattern, u.shape[1], d_out, d_in, nnz, sign_rank)
+        layer = cls(spec, bias is not None, dtype, "meta")
         layer.weight_packed = _frozen(values)
         layer.weight_meta = None if meta is None else _frozen(meta)
-        layer.low_rank_u, layer.low_rank_v = nn.Parameter(rounded["u"]), nn.Parameter(rounded["v"])
-        layer.bias = nn.Parameter(rounded["bias"]) if bias is not None else None
+        layer.low_rank_u, layer.low_rank_v = nn.Parameter(stored["u"]), nn.Parameter(stored["v"])
+        layer.bias = nn.Parameter(stored["bias"]) if bias is not None else None
+        if signed is not None:
+            layer.sign_u, layer.sign_v = nn.Parameter(stored["sign_u"]), nn.Parameter(stored["sign_v"])
+            layer.sign_bits = _frozen(pack_signs(signed.signs))
         return layer
 
     @property
@@ -123,14 +137,19 @@ class SparseLowRankLinear(nn.Linear):
         return self.spec.rank
 
     @property
+    def sign_rank(self) -> int:
+        """Rank of the factor under the signs; 0 means no signed term."""
+        return self.spec.sign_rank
+
+    @property
     def stored_bytes(self) -> int:
-        """Bytes of S and of both factors as stored; the bias, equal in a dense layer, is not counted."""
+        """Bytes of all terms as stored; the bias, equal in a dense layer, is not counted."""
         values = sum(math.prod(shape) for shape in self.spec.value_shapes().values())
         meta = sum(math.prod(shape) for shape in self.spec.meta_shapes().values())
         return values * self.weight_packed.element_size() + meta
 
     def stored(self) -> dict[str, Tensor]:
-        """The tensors of the checkpoint by name, bias excluded: the parameters, or what unpacking makes of them."""
+        """The tensors of S, U and V in the checkpoint, by name: the parameters, or what unpacking makes of them."""
         if self.is_packed:
             return self._unpacked()
         return {name: getattr(self, name) for name in _STORED if getattr(self, name) is not None}
@@ -140,12 +159,19 @@ class SparseLowRankLinear(nn.Linear):
         return _sparse_dense(self.spec, self.stored())
 
     def dense_weight(self) -> Tensor:
-        """S + U V [d_out, d_in] in float32."""
+        """The sum of all terms [d_out, d_in] in float32."""
         stored = self.stored()
-        return _sparse_dense(self.spec, stored).float() + stored["low_rank_u"].float() @ stored["low_rank_v"].float()
+        w = _sparse_dense(self.spec, stored).float() + stored["low_rank_u"].float() @ stored["low_rank_v"].float()
+        return w + self.signed_dense() if self.spec.sign_rank else w
+
+    def signed_dense(self) -> Tensor:
+        """The signed term [d_out, d_in] in float32; only for layers that have one."""
+        return dense_signed(self.sign_bits, self.sign_u, self.sign_v)
 
     def check_meta(self, name: str) -> None:
-        """Raise ValueError naming the layer if `weight_meta` is not a legal pattern."""
+        """Raise ValueError naming the layer if `weight_meta` or `sign_bits` is not legal."""
+        if self.spec.sign_rank:
+            check_signs(self.sign_bits, self.spec.d_in, name)
         meta = self.stored().get("weight_meta")
         if meta is not None:
             formats.check_meta(self.spec.format, meta, self.spec.d_in, self.spec.nnz, name)
@@ -168,6 +194,7 @@ class SparseLowRankLinear(nn.Linear):
         weight = self.weight_packed
         return (
             self.spec.format == "nm24"
+            and self.spec.sign_rank == 0
             and weight.dtype in packed.DTYPES
             and weight.device.type == "cuda"
             and packed.why_not(weight.device) is None
@@ -231,6 +258,8 @@ class SparseLowRankLinear(nn.Linear):
             return y
         bias = None if self.bias is None else self.bias.to(input.dtype)
         y = functional.linear(input, _sparse_dense(self.spec, stored).to(input.dtype), bias)
+        if self.spec.sign_rank:
+            y = y + functional.linear(input, self.signed_dense().to(input.dtype))
         if self.spec.rank == 0:
             return y
         inner = functional.linear(input, stored["low_rank_v"].to(input.dtype))
@@ -238,13 +267,14 @@ class SparseLowRankLinear(nn.Linear):
 
     def _runs_on_host(self, input: Tensor, stored: dict[str, Tensor]) -> bool:
         parameters = (self.low_rank_u, self.low_rank_v, self.bias)
-        return host.runs(input, stored["weight_packed"], self.spec.format, parameters)
+        return self.spec.sign_rank == 0 and host.runs(input, stored["weight_packed"], self.spec.format, parameters)
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}, "
             f"pattern={self.pattern}, rank={self.rank}, bias={self.bias is not None}"
+            + (f", sign_rank={self.sign_rank}" if self.sign_rank else "")
         )
 
 
@@ -254,22 +284,3 @@ def _sparse_dense(spec: LayerSpec, stored: dict[str, Tensor]) -> Tensor:
     unpack = ops.nm24_unpack if spec.format == "nm24" else ops.bitmap_unpack
     s: Tensor = unpack(stored["weight_packed"], stored["weight_meta"], spec.d_in)
     return s
-
-
-def _check_shapes(s: Tensor, u: Tensor, v: Tensor, bias: Tensor | None) -> None:
-    shapes = f"s {list(s.shape)}, u {list(u.shape)}, v {list(v.shape)}"
-    if s.dim() != 2 or u.dim() != 2 or v.dim() != 2:
-        raise ValueError(f"s, u and v must be matrices, got {shapes}")
-    if u.shape[0] != s.shape[0] or v.shape[1] != s.shape[1] or u.shape[1] != v.shape[0]:
-        raise ValueError(f"shapes do not fit s + u v: {shapes}")
-    if bias is not None and bias.shape != (s.shape[0],):
-        raise ValueError(f"bias must have {s.shape[0]} elements, got {list(bias.shape)}")
-
-
-def _round(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    rounded = tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
-    if not bool(torch.isfinite(rounded).all()):
-        largest = float(tensor.detach().abs().max())
-        hint = "store it as bfloat16 or float32" if dtype == torch.float16 else "the solver returned it so"
-        raise ValueError(f"{name} is not finite in {dtype} (largest magnitude {largest:.4g}); {hint}")
-    return rounded

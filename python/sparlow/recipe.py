@@ -13,9 +13,10 @@ import torch
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from .allocation.settings import Allocation
 from .matching.settings import Matching
 from .naming import check_pattern, matches, suggest
-from .recipe_rules import Choice, LayerPlan, check_choice, check_low_rank
+from .recipe_rules import Choice, LayerPlan, check_allocation, check_choice, check_low_rank
 from .solve import Damping, OptionValue
 from .strict import Strict
 from .yaml_reader import read_yaml_mapping
@@ -90,10 +91,15 @@ class Recipe(Strict):
     method, options: a name of `sparlow.methods()` and its options. pattern: "N:M" keeps N of every M
     consecutive inputs, "0.5@row" and "0.5@matrix" keep that fraction. rank: rank of the low-rank part.
     budget: fraction of the layer's parameters kept in total, instead of rank: rank = floor((budget -
-    density) d_out d_in / (d_out + d_in)). With neither, the rank is 64 for methods with a low-rank part
-    and 0 for the others. damping: multipliers of diag(H) and mean(diag H). include, exclude: exact module
-    names or "re:" patterns that match the whole name; an empty include means every linear in the decoder
-    blocks. overrides: the first one that matches a layer wins.
+    density) d_out d_in / (d_out + d_in)). With pattern "@row" or "@matrix" the budget decides the density
+    instead: what rank (default 0) and signs leave. A sign counts as one bit of a value of `dtype`. With
+    neither rank nor budget, the rank is 64 for methods with a low-rank part and 0 for the others.
+    damping: multipliers of diag(H) and mean(diag H). include, exclude: exact module names or "re:"
+    patterns that match the whole name; an empty include means every linear in the decoder blocks.
+    overrides: the first one that matches a layer wins. allocation: shares `budget` among the layers instead
+    of giving the same to each; see `allocation.settings.Allocation`.
+    sequential: in a block, collect the inputs of later layers again when those before them (in the order in which the
+    block defines them) are compressed, so that they see and repair what those lost; one more pass per shared input.
     matching: train the layers of each compressed block together, see `Matching`; true for its defaults.
     dtype: of the stored tensors. compute_dtype: of the calibration forward passes (default: float32 on
     the CPU, bfloat16 on a GPU). device: "cpu", "cuda" or "cuda:N". seed: of the windows drawn and of the
@@ -105,11 +111,13 @@ class Recipe(Strict):
     pattern: str = "2:4"
     rank: Rank | None = None
     budget: Budget | None = None
+    allocation: Allocation | None = None
     damping: CheckedDamping = Field(default_factory=Damping)
     calibration: Calibration = Field(default_factory=Calibration)
     include: list[ModulePattern] = Field(default_factory=list)
     exclude: list[ModulePattern] = Field(default_factory=list)
     overrides: list[Override] = Field(default_factory=list)
+    sequential: bool = False
     matching: Annotated[Matching | None, BeforeValidator(_switch)] = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     compute_dtype: Literal["bfloat16", "float16", "float32"] | None = None
@@ -120,13 +128,17 @@ class Recipe(Strict):
     def _consistent(self) -> Recipe:
         if re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is None:
             raise ValueError(f"device '{self.device}' is not 'cpu', 'cuda' or 'cuda:N'")
-        check_low_rank("the recipe", self.method, self.rank, self.budget)
+        check_low_rank("the recipe", self.method, self.pattern, self.rank, self.budget)
         check_choice("the recipe", self._choice(None))
+        if self.allocation is not None:
+            check_allocation(self._choice(None), self.allocation)
         for override in self.overrides:
             where = f"the override for '{override.match}'"
             choice = self._choice(override)
-            check_low_rank(where, choice.method, override.rank, override.budget)
+            check_low_rank(where, choice.method, choice.pattern, override.rank, override.budget)
             check_choice(where, choice)
+            if self.allocation is not None and (override.rank is not None or override.budget is not None):
+                raise ValueError(f"{where} gives rank or budget, but allocation decides them; remove one of the two")
         return self
 
     @classmethod
@@ -161,8 +173,11 @@ class Recipe(Strict):
 
     def resolve(self, layer_name: str, d_out: int, d_in: int) -> LayerPlan:
         """The plan of one d_out x d_in layer; ValueError naming the layer if its rank does not fit."""
-        override = next((o for o in self.overrides if matches(o.match, layer_name)), None)
-        return self._choice(override).plan(layer_name, d_out, d_in)
+        return self._choice(self._override(layer_name)).plan(layer_name, d_out, d_in)
+
+    def pattern_of(self, layer_name: str) -> str:
+        """The pattern of a layer as the recipe has it, with its density open if it is."""
+        return self._choice(self._override(layer_name)).pattern
 
     @property
     def forward_dtype(self) -> torch.dtype:
@@ -171,8 +186,12 @@ class Recipe(Strict):
         dtype: torch.dtype = getattr(torch, name)
         return dtype
 
+    def _override(self, layer_name: str) -> Override | None:
+        return next((o for o in self.overrides if matches(o.match, layer_name)), None)
+
     def _choice(self, override: Override | None) -> Choice:
-        base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping)
+        bits = 8 * getattr(torch, self.dtype).itemsize
+        base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping, bits)
         if override is None:
             return base
         return base.overridden(

@@ -16,7 +16,8 @@ class LayerRecord:
     None without them.
     density: share of entries kept in S. damping_used, iterations, status, dead_columns: see `solve.Report`.
     seconds: of the solver, shared with the layers of the same input by size. dense_bytes: of the weight
-    in the stored dtype; stored_bytes: of S and of both factors; the bias counts in neither.
+    in the stored dtype; stored_bytes: of all terms; the bias counts in neither. sign_rank: of the factor under the
+    signs, 0 without a signed term.
     """
 
     name: str
@@ -37,6 +38,7 @@ class LayerRecord:
     seconds: float
     dense_bytes: int
     stored_bytes: int
+    sign_rank: int = 0
 
 
 @dataclass(frozen=True)

@@ -173,12 +173,12 @@ def methods_table(methods: Iterable[Any]) -> Table:
         (
             method.name,
             needs[method.needs_gram],
-            "yes" if method.low_rank else "no",
+            "S" + "+L" * method.low_rank + "+B" * method.signed_term,
             f"{method.title}. {method.citation}",
         )
         for method in methods
     )
-    out = table(("method", "calibration", "low rank", "what and whose"), rows, text_columns=4)
+    out = table(("method", "calibration", "terms", "what and whose"), rows, text_columns=4)
     out.columns[-1].no_wrap = False
     return out
 
@@ -192,12 +192,13 @@ def inspection_table(found: Any) -> Table:
             str(layer.spec.rank),
             bytes_text(layer.sparse_bytes),
             bytes_text(layer.low_rank_bytes),
+            bytes_text(layer.signed_bytes),
             bytes_text(layer.dense_bytes),
             f"{layer.ratio:.4f}",
         )
         for layer in found.layers
     )
-    columns = ("format", "pattern", "rank", "sparse", "low rank", "bf16", "ratio")
+    columns = ("format", "pattern", "rank", "sparse", "low rank", "signed", "bf16", "ratio")
     return module_table(columns, [layer.name for layer in found.layers], rows)
 
 

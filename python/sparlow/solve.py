@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from sparlow import _core
+from sparlow.decomposition import Decomposition as Decomposition
+from sparlow.decomposition import Report as Report
+from sparlow.decomposition import Signed as Signed
 
 OptionValue = float | int | bool | str
 _ACTIVATION_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -23,37 +26,6 @@ class Damping:
 
     diagonal: float = 0.005
     mean: float = 0.005
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a solver says of its result; numerical outcomes are data here, not errors.
-
-    ``loss`` is tr(E H Eᵀ) with E = W - S - U V and H the undamped Gram matrix, computed in f64;
-    ``relative_loss`` divides it by tr(W H Wᵀ). Both are NaN when there was no Gram matrix. ``damping_used``
-    is the sum of the damping coefficients in force, larger than asked when it had to be raised. ``seconds``
-    covers all weights that were solved together.
-    """
-
-    status: Literal["direct", "completed", "converged", "iteration_limit"]
-    iterations: int
-    loss: float
-    relative_loss: float
-    density: float
-    rank: int
-    damping_used: float
-    dead_columns: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Decomposition:
-    """W ≈ s + u v. ``s`` [d_out, d_in] with exact zeros off its pattern, ``u`` [d_out, r], ``v`` [r, d_in]; f32."""
-
-    s: Tensor
-    u: Tensor
-    v: Tensor
-    report: Report
 
 
 @dataclass(frozen=True)
@@ -78,6 +50,7 @@ class MethodInfo:
     citation: str
     needs_gram: Literal["none", "diagonal", "full"]
     low_rank: bool
+    signed_term: bool
     options: dict[str, OptionInfo]
 
 
@@ -113,6 +86,11 @@ def _option_numbers(method: str, options: Mapping[str, OptionValue]) -> dict[str
     }
 
 
+def sign_rank(method: str, options: Mapping[str, OptionValue]) -> int:
+    """Rank of the factor under the signs that a method returns; 0 for methods without a signed term."""
+    return int(check_options(method, options)["sign_rank"]) if method_info(method).signed_term else 0
+
+
 def parse_pattern(text: str) -> _core.Pattern:
     """``'2:4'`` (keep n of every m inputs), ``'0.5@row'``, ``'0.5@matrix'`` or ``'dense'``. ValueError otherwise."""
     return _core.Pattern(text)
@@ -133,7 +111,8 @@ def _cuda_backend(index: int, stream: int, _thread: int) -> _core.Backend:
     return _core.make_backend(f"cuda:{index}", stream)
 
 
-def _view(x: Tensor) -> _core.View:
+def view_of(x: Tensor) -> _core.View:
+    """Of a matrix of floats or, for masks, of bytes."""
     if x.stride(1) != 1 and x.shape[1] > 1:
         raise ValueError(f"a {tuple(x.shape)} tensor has stride {x.stride(1)} within a row, not 1")
     return _core.View(x.data_ptr(), x.shape[0], x.shape[1], max(x.stride(0), x.shape[1]))
@@ -170,13 +149,13 @@ class Gram:
                 f"{self.name}: {count} of {rows.numel()} input activations are NaN or Inf; "
                 "run the model in a wider dtype or drop the calibration text that causes it"
             )
-        self._backend.gram_update(_view(rows), _ACTIVATION_DTYPES[rows.dtype], _view(self._upper))
+        self._backend.gram_update(view_of(rows), _ACTIVATION_DTYPES[rows.dtype], view_of(self._upper))
         self.tokens += rows.shape[0]
 
     def matrix(self) -> Tensor:
         """XᵀX [d_in, d_in], float32."""
         full = self._upper.clone()
-        self._backend.symmetrise(_view(full))
+        self._backend.symmetrise(view_of(full))
         return full
 
 
@@ -204,7 +183,7 @@ def decompose(
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> list[Decomposition]:
-    """Writes each weight as sparse + low rank, W ≈ S + U V.
+    """Writes each weight as sparse + low rank, W ≈ S + U V, or with a signed term more: see :class:`Decomposition`.
 
     Args:
         weights: matrices [d_out, d_in] on one device that read the same input; they share the factored Gram
@@ -229,28 +208,38 @@ def decompose(
         raise ValueError(f"{len(originals)} weights, {len(ranks)} ranks and {len(names)} names do not match")
     matrix = _gram_matrix(gram)
     backend = backend_for(originals[0].device)
+    signed_rank = sign_rank(method, options or {})
     outputs, targets = [], []
     for name, w, rank in zip(names, originals, ranks, strict=True):
         if w.ndim != 2:
             raise ValueError(f"{name}: expected a matrix, got a tensor of shape {tuple(w.shape)}")
         kept_rank = max(0, rank)  # a negative rank is refused by the core, with the layer's name
         s, u, v = torch.zeros_like(w), w.new_zeros(w.shape[0], kept_rank), w.new_zeros(kept_rank, w.shape[1])
-        outputs.append((s, u, v))
-        targets.append(_core.Target(name, _view(w), _view(s), _view(u), _view(v), rank))
+        signed = _empty_signed(w, signed_rank)
+        outputs.append((s, u, v, signed))
+        views = [] if signed is None else [view_of(signed.signs), view_of(signed.u), view_of(signed.v)]
+        targets.append(_core.Target(name, view_of(w), view_of(s), view_of(u), view_of(v), rank, *views))
     reports = _core.solve(
         backend,
         method,
         targets,
         pattern,
-        None if matrix is None else _view(matrix),
+        None if matrix is None else view_of(matrix),
         (damping.diagonal, damping.mean),
         _option_numbers(method, options or {}),
         seed,
     )
     return [
-        Decomposition(*factors, report=Report(rank=rank, **report.as_dict()))
-        for factors, rank, report in zip(outputs, ranks, reports, strict=True)
+        Decomposition(s, u, v, Report(rank=rank, **report.as_dict()), signed)
+        for (s, u, v, signed), rank, report in zip(outputs, ranks, reports, strict=True)
     ]
+
+
+def _empty_signed(w: Tensor, rank: int) -> Signed | None:
+    if rank == 0:
+        return None
+    signs = torch.zeros(w.shape, dtype=torch.bool, device=w.device)
+    return Signed(signs, w.new_zeros(w.shape[0], rank), w.new_zeros(rank, w.shape[1]))
 
 
 def relative_loss(w: Tensor, w_hat: Tensor, gram: Gram | Tensor) -> float:
@@ -258,7 +247,7 @@ def relative_loss(w: Tensor, w_hat: Tensor, gram: Gram | Tensor) -> float:
     matrix = _gram_matrix(gram)
     assert matrix is not None
     dense, approximate = (x.detach().to(torch.float32).contiguous() for x in (w, w_hat))
-    value = _core.relative_loss(backend_for(dense.device), _view(dense), _view(approximate), _view(matrix))
+    value = _core.relative_loss(backend_for(dense.device), view_of(dense), view_of(approximate), view_of(matrix))
     return float(value)
 
 

@@ -92,7 +92,7 @@ def _grid_line(to_y: _Axis, value: float) -> str:
 def _curve(line: Line, number: int, count: int, to_x: _Axis, to_y: _Axis) -> str:
     if not line.points:
         return ""
-    color = f"hsl({240 - 240 * number / max(1, count - 1):.0f} 70% 45%)"
+    color = f"hsl({240 - 240 * number / max(1, count - 1):.0f},70%,45%)"
     path = " ".join(f"{to_x(x)},{to_y(y)}" for x, y in line.points)
     drawn = f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>'
     every = math.ceil(count / _MOST_LABELS)

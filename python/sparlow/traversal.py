@@ -114,7 +114,7 @@ def _block(
             compressed, record = earlier.layers[job.layer.name]
             yield job.layer, compressed.to(job.layer.weight.device), record
         return
-    for layers, gram in _inputs(block, index, stream):
+    for layers, gram in _inputs(block, index, stream, recipe.sequential):
         yield from _compress(layers, gram, recipe)
 
 
@@ -126,15 +126,23 @@ def _keep(model: nn.Module, journal: Journal, index: int, finished: Finished) ->
         replace_module(model, name, layer.to(finished.layers[name][0].weight_packed.device))
 
 
-def _inputs(block: BlockJob, index: int, stream: Stream | None) -> Iterator[tuple[list[LayerJob], Gram | None]]:
-    """The layers that one call of the solver takes, with the Gram matrix of the input they share."""
+def _inputs(
+    block: BlockJob, index: int, stream: Stream | None, sequential: bool
+) -> Iterator[tuple[list[LayerJob], Gram | None]]:
+    """The layers that one call of the solver takes, with the Gram matrix of the input they share.
+
+    sequential: taken anew for each, when the layers before it have been replaced.
+    """
     if stream is None:
         yield from (([job], None) for job in block.layers)
         return
     jobs = {job.layer.name: job for job in block.layers}
     groups = stream.grams(index, [job.layer for job in block.layers]) if jobs else []
+    total = len(groups)
     while groups:
         group = groups.pop(0)
+        if sequential and len(groups) < total - 1:
+            group = stream.grams(index, group.layers)[0]
         for alike in _alike([jobs[layer.name] for layer in group.layers]):
             yield alike, group.gram
 
@@ -193,6 +201,7 @@ def _stored(job: LayerJob, result: Decomposition, dtype: torch.dtype) -> SparseL
             None if bias is None else bias.to(result.s.device),
             job.plan.pattern,
             dtype,
+            result.signed,
         )
     except ValueError as error:
         raise ValueError(f"{job.layer.name}: {error}") from error
@@ -227,4 +236,5 @@ def _record(
         seconds=seconds,
         dense_bytes=d_out * d_in * layer.weight_packed.element_size(),
         stored_bytes=layer.stored_bytes,
+        sign_rank=layer.sign_rank,
     )

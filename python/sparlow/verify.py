@@ -13,6 +13,7 @@ import safetensors
 from sparlow import formats
 from sparlow.manifest import Manifest, check_format_version, read_json, read_manifest
 from sparlow.shards import TensorInfo, read_header
+from sparlow.signed import check_signs
 from sparlow.spec import PACKED_DTYPES, LayerSpec
 
 SINGLE_SHARD = "model.safetensors"
@@ -144,9 +145,13 @@ def _check_index(folder: Folder) -> None:
 
 
 def check_positions(folder: Folder) -> None:
-    """Every 2:4 position is legal, every bitmap marks as many values as are stored."""
+    """Every 2:4 position is legal, every bitmap marks as many values as are stored, every sign has a column."""
     for name, spec in folder.layers.items():
         for key in spec.meta_shapes():
             path, _ = folder.tensors[f"{name}.{key}"]
             with safetensors.safe_open(path, framework="pt") as file:
-                formats.check_meta(spec.format, file.get_tensor(f"{name}.{key}"), spec.d_in, spec.nnz, name)
+                bits = file.get_tensor(f"{name}.{key}")
+                if key == "sign_bits":
+                    check_signs(bits, spec.d_in, name)
+                else:
+                    formats.check_meta(spec.format, bits, spec.d_in, spec.nnz, name)

@@ -31,6 +31,7 @@ class Forwarding final : public Backend {
   void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) override {
     inner_.normalise_gram(gram, inverse_scale, diagonal, out);
   }
+  void do_shrink(View x, double threshold) override { inner_.shrink(x, threshold); }
   void do_axpby(double alpha, ConstView x, double beta, View y) override { inner_.axpby(alpha, x, beta, y); }
   void do_scale_columns(View x, ConstView scale, bool inverse) override { inner_.scale_columns(x, scale, inverse); }
   void do_randn(View out, std::uint64_t seed) override { inner_.randn(out, seed); }
@@ -45,6 +46,7 @@ class Forwarding final : public Backend {
     inner_.project(score, pattern, mask);
   }
   void do_nonzeros(ConstView x, MaskView mask) override { inner_.nonzeros(x, mask); }
+  void do_signs(ConstView x, MaskView mask) override { inner_.signs(x, mask); }
   Index do_changed(ConstMaskView a, ConstMaskView b) override { return inner_.fetch_changed(a, b); }
   void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) override {
     inner_.scale_by_mask(x, mask, kept, pruned);

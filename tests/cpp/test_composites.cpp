@@ -190,6 +190,49 @@ TEST_CASE("admm_reflect scales the dual and renews w - a") {
   });
 }
 
+TEST_CASE("signed_gather and signed_spread move a state between two terms") {
+  on_every_backend([](Backend& backend, double tolerance) {
+    Forwarding composed(backend);
+    for (Backend* tested : {&backend, static_cast<Backend*>(&composed)})
+      for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {7, 24}, {17, 131}})
+        for (Index pad : {0, 3}) {
+          Dense keep = normal(rows, cols, 41), old_signs = normal(rows, cols, 42);
+          for (Dense* x : {&keep, &old_signs})
+            for (double& value : x->values) value = value > 0;
+          const Dense t = normal(rows, cols, 43), plain = normal(rows, cols, 44), fitted = normal(rows, cols, 45),
+                      target = normal(rows, cols, 46);
+          const Placed w = place(backend, target, pad), state = place(backend, t, pad),
+                       magnitude = place(backend, Dense(rows, cols), pad), goal = place(backend, target, pad);
+          Placed factor = place(backend, plain, pad);
+          const Mask mask = mask_of(backend, keep);
+          Mask signs = mask_of(backend, old_signs);
+          SignedTurn turn{goal, w, state, mask, signs, factor, magnitude};
+          tested->signed_gather(turn);
+          const Dense sum = added(1, t, 1, choose(old_signs, plain, added(-1, plain, 0, plain)));
+          Dense found = sum, wanted = sum;
+          for (double& value : found.values) value = value >= 0;
+          for (double& value : wanted.values) value = std::abs(value);
+          CHECK(difference(fetch(backend, state), sum) <= 4 * tolerance);
+          CHECK(same_bits(fetch_mask(backend, signs), found));
+          CHECK(difference(fetch(backend, magnitude), choose(keep, plain, wanted)) <= 4 * tolerance);
+          backend.copy(place(backend, fitted), factor);
+          tested->signed_spread(turn);
+          const Dense c = choose(found, fitted, added(-1, fitted, 0, fitted));
+          CHECK(difference(fetch(backend, state), added(1, sum, -1, c)) <= 8 * tolerance);
+          CHECK(difference(fetch(backend, w), added(1, target, -1, c)) <= 4 * tolerance);
+          for (const Placed* x : {&w, &state, &magnitude, &goal, static_cast<const Placed*>(&factor)})
+            CHECK(guards_intact(backend, *x));
+        }
+    Matrix x = backend.matrix(2, 3), y = backend.matrix(2, 3), z = backend.matrix(2, 3), p = backend.matrix(2, 3);
+    Mask mask = backend.mask(2, 3), signs = backend.mask(3, 2);
+    SignedTurn wrong{x, y, z, mask, signs, p, x};
+    refuses("signed: shapes 2 x 3 and 3 x 2 differ", [&] { backend.signed_gather(wrong); });
+    Mask right = backend.mask(2, 3);
+    SignedTurn aliased{x, y, z, mask, right, p, y};
+    refuses("overlaps an input", [&] { backend.signed_spread(aliased); });
+  });
+}
+
 TEST_CASE("stacked matrices are projected one by one") {
   on_every_backend([](Backend& backend, double) {
     Dense w = normal(8, 24, 3);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -33,6 +34,28 @@ TEST_CASE("axpby") {
       }
     Matrix a = backend.matrix(2, 3), b = backend.matrix(3, 3);
     refuses("axpby: shapes 2 x 3 and 3 x 3 differ", [&] { backend.axpby(1, a, 1, b); });
+  });
+}
+
+TEST_CASE("shrink moves towards zero and keeps NaN") {
+  on_every_backend([](Backend& backend, double tolerance) {
+    for (const auto& [rows, cols] : kShapes)
+      for (double threshold : {0.0, 0.7, 100.0}) {
+        const Dense x = normal(rows, cols, 7);
+        Dense expected = x;
+        for (double& value : expected.values) {
+          const double rest = std::max(0.0, std::abs(value) - threshold);
+          value = value < 0 ? -rest : rest;
+        }
+        const Placed device = place(backend, x, 3);
+        backend.shrink(device, threshold);
+        CHECK(difference(fetch(backend, device), expected) <= tolerance);
+        CHECK(guards_intact(backend, device));
+      }
+    const Placed odd = place(backend, from(1, 4, {kNan, kInf, -1, 1}));
+    backend.shrink(odd, 1);
+    CHECK(same_bits(fetch(backend, odd), from(1, 4, {kNan, kInf, 0, 0})));
+    refuses("shrink: the threshold is -1", [&] { backend.shrink(odd, -1); });
   });
 }
 
@@ -102,6 +125,24 @@ TEST_CASE("nonzeros: both zeros are zero, NaN and denormals are not") {
     CHECK(same_bits(fetch_mask(backend, mask), from(2, 4, {0, 0, 1, 1, 1, 1, 0, 1})));
     Mask other = backend.mask(4, 2);
     refuses("nonzeros: shapes", [&] { backend.nonzeros(place(backend, x), other); });
+  });
+}
+
+TEST_CASE("signs: both zeros are positive, NaN is not") {
+  on_every_backend([](Backend& backend, double) {
+    for (const auto& [rows, cols] : kShapes) {
+      const Dense x = normal(rows, cols, 6);
+      Dense expected(rows, cols);
+      for (std::size_t i = 0; i < x.values.size(); ++i) expected.values[i] = x.values[i] >= 0;
+      Mask mask = backend.mask(rows, cols);
+      backend.signs(place(backend, x, 3), mask);
+      CHECK(same_bits(fetch_mask(backend, mask), expected));
+    }
+    const Dense x = from(2, 3, {0.0, -0.0, -1e-40, kNan, -kInf, kInf});
+    Mask mask = backend.mask(2, 3), other = backend.mask(3, 2);
+    backend.signs(place(backend, x), mask);
+    CHECK(same_bits(fetch_mask(backend, mask), from(2, 3, {1, 1, 0, 0, 0, 1})));
+    refuses("signs: shapes 2 x 3 and 3 x 2 differ", [&] { backend.signs(place(backend, x), other); });
   });
 }
 

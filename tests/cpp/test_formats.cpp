@@ -80,6 +80,19 @@ TEST_CASE("negative zero is stored as zero") {
   CHECK(bitmap_count(s, 1, 4, 2) == 1);
 }
 
+TEST_CASE("signs return bit for bit; unused bits are zero") {
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {1, 7}, {3, 8}, {17, 21}, {129, 133}, {0, 5}}) {
+    const std::vector<std::uint32_t> random = sparse<std::uint32_t>(rows, cols, 2);
+    std::vector<std::uint8_t> positive, back(random.size(), 7);
+    for (std::uint32_t x : random) positive.push_back(x != 0);
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(rows * meta_cols(cols)), 255);
+    signs_pack(positive.data(), rows, cols, bits.data());
+    signs_unpack(bits.data(), rows, cols, back.data());
+    CHECK(back == positive);
+    for (Index i = 0; i < rows && cols % 8 != 0; ++i) CHECK((bits[(i + 1) * meta_cols(cols) - 1] >> (cols % 8)) == 0);
+  }
+}
+
 TEST_CASE("what a format cannot hold is refused") {
   const std::vector<std::uint32_t> full(16, 1);
   std::vector<std::uint32_t> values(16);

@@ -19,7 +19,13 @@ Problem problem_for(ConstView w, ConstView gram, Index rank, const char* pattern
 }
 
 Dense dense_of(Backend& backend, const Decomposition& factors) {
-  return added(1, fetch(backend, factors.s), 1, product(fetch(backend, factors.u), fetch(backend, factors.v)));
+  Dense sum = added(1, fetch(backend, factors.s), 1, product(fetch(backend, factors.u), fetch(backend, factors.v)));
+  if (factors.signs.rows() == 0) return sum;
+  const Dense signs = fetch_mask(backend, factors.signs);
+  const Dense plain = product(fetch(backend, factors.sign_u), fetch(backend, factors.sign_v));
+  for (std::size_t i = 0; i < sum.values.size(); ++i)
+    sum.values[i] += signs.values[i] != 0 ? plain.values[i] : -plain.values[i];
+  return sum;
 }
 
 // A matrix with exactly the given 2:4 support of a random one, plus a low-rank part.
@@ -42,6 +48,28 @@ TEST_CASE("threebasil recovers a planted sparse + low-rank matrix") {
     const auto simple = solve(backend, "wanda", problem_for(device_w, device_gram, 0, "2:4"));
     CHECK(best[0].report.relative_loss < 1e-3);
     CHECK(best[0].report.loss < 0.05 * simple[0].report.loss);
+  });
+}
+
+TEST_CASE("robust_pca recovers a planted sum, and says so") {
+  on_every_backend([](Backend& backend, double) {
+    for (const auto& [rows, cols] : {std::pair<Index, Index>{40, 60}, {60, 40}}) {
+      const Dense low = product(normal(rows, 2, 3), normal(2, cols, 4));
+      Dense sparse = normal(rows, cols, 5);
+      for (double& value : sparse.values) value = std::abs(value) > 2 ? 10 * value : 0;
+      const Placed w = place(backend, added(1, low, 1, sparse), 3);
+      const PrincipalParts parts = robust_pca(backend, w, 500, 1e-5, [] {});
+      CHECK(parts.converged);
+      CHECK(parts.rank == 2);
+      CHECK(difference(fetch(backend, parts.l), low) < 0.02);
+      CHECK(difference(fetch(backend, parts.s), sparse) < 0.02);
+      Matrix u = backend.matrix(rows, 2), v = backend.matrix(2, cols);
+      best_factors(backend, parts.l, u, v);
+      CHECK(difference(product(fetch(backend, u), fetch(backend, v)), low) < 0.02);
+      CHECK_FALSE(robust_pca(backend, w, 2, 1e-5, [] {}).converged);
+    }
+    const Matrix zero = backend.matrix(4, 6);
+    CHECK(robust_pca(backend, zero, 10, 0, [] {}).converged);
   });
 }
 

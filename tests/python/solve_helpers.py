@@ -8,8 +8,12 @@ from sparlow import Decomposition
 
 
 def dense(result: Decomposition) -> torch.Tensor:
-    """S + U V in f64."""
-    return result.s.double() + result.u.double() @ result.v.double()
+    """S + U V, and the signed term if there is one, in f64."""
+    low_rank = result.s.double() + result.u.double() @ result.v.double()
+    if result.signed is None:
+        return low_rank
+    signs = torch.where(result.signed.signs, 1.0, -1.0).double()
+    return low_rank + signs * (result.signed.u.double() @ result.signed.v.double())
 
 
 def exact_loss(w: torch.Tensor, w_hat: torch.Tensor, gram: torch.Tensor) -> float:

@@ -12,6 +12,7 @@ from torch import nn
 from sparlow import benchmark, formats
 from sparlow.cli import main
 from sparlow.cli.bench import parse_shape, parse_tokens
+from sparlow.layers import SparseLowRankLinear
 
 
 def test_random_layers_are_legal() -> None:
@@ -45,12 +46,13 @@ def test_bytes_are_those_of_the_parameters() -> None:
 
 
 def test_reasons_name_what_is_missing() -> None:
-    assert "not on device 'cpu'" in str(
-        benchmark.why_not_packed(benchmark.random_layer(8, 8, 1, torch.bfloat16, "cpu"))
-    )
-    assert "not in torch.float32" in str(
-        benchmark.why_not_packed(benchmark.random_layer(8, 8, 1, torch.float32, "cpu"))
-    )
+    layer = benchmark.random_layer(8, 8, 1, torch.bfloat16, "cpu")
+    assert benchmark.why_not_packed(layer) is None
+    assert [benchmark.kernel_of(layer, tokens) for tokens in (1, 8, 9)] == ["rows", "rows", "unpack + dense"]
+    s = torch.zeros(8, 8)
+    s[0, :3] = 1
+    bitmap = SparseLowRankLinear.from_decomposition(s, None, None, None, "0.5@matrix", torch.bfloat16)
+    assert benchmark.why_not_packed(bitmap) == "format bitmap has no kernel yet"
 
 
 def test_shape_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +60,7 @@ def test_shape_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert [row["tokens"] for row in found["rows"]] == [1, 3]
     assert found["dense_weight_bytes"] == 2 * 2048 * 2048
-    assert found["not_packed"]
+    assert found["not_packed"] == []
     assert all(row["ratio"] > 0 for row in found["rows"])
 
 

@@ -131,6 +131,8 @@ def test_matching_is_a_flag_and_reported(place, capsys):
     assert (place / "loss.svg").read_text().count("<polyline") == 2
     assert main(["report", str(out)]) == 0
     assert "model.layers.1" in capsys.readouterr().out
+    assert main(["inspect", str(out)]) == 0
+    assert "2 blocks were matched" in capsys.readouterr().out
     assert "## Matching" in (place / "matched" / "README.md").read_text()
     assert main(compress_arguments(place, "--matching", "--dry-run")) == 0
     assert "Matching: up to" in capsys.readouterr().out
@@ -165,7 +167,7 @@ def test_methods_lists_the_registry(capsys):
     found = run_json(capsys, "methods")
     assert [entry["name"] for entry in found] == [method.name for method in sparlow.methods()]
     assert main(["methods"]) == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())  # long cells are wrapped
     assert all(method.citation in text for method in sparlow.methods())
 
 

@@ -283,6 +283,66 @@ def test_compiles_as_one_graph(pattern: str) -> None:
         torch.testing.assert_close(compiled(x), layer(x))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    groups=st.integers(1, 40),
+    rank=st.integers(0, 20),
+    tokens=st.integers(0, 11),
+    dtype=st.sampled_from(DTYPES),
+    bias=st.booleans(),
+)
+def test_host_product_against_float64(
+    rows: int, groups: int, rank: int, tokens: int, dtype: torch.dtype, bias: bool
+) -> None:
+    torch.manual_seed(rows + groups + rank + tokens)
+    s = positive_zeros(sparse_matrix(rows, 4 * groups, dtype))
+    u, v = torch.randn(rows, rank).to(dtype), torch.randn(rank, 4 * groups).to(dtype)
+    b = torch.randn(rows).to(dtype) if bias else None
+    x = torch.randn(tokens, 4 * groups).to(dtype)
+    w = s.double() + u.double() @ v.double()
+    want = torch.nn.functional.linear(x.double(), w, None if b is None else b.double())
+    layer = SparseLowRankLinear.from_decomposition(s, u, v, b, "2:4", dtype)
+    with torch.no_grad():
+        y = layer(x)
+    assert y.dtype == dtype
+    scale = x.double().abs() @ w.abs().T + (s.abs().double() + u.abs().double() @ v.abs().double()).sum() + 1
+    tolerance = {torch.float32: 2e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
+    assert bool(((y.double() - want).abs() <= tolerance * scale).all())
+    if tokens <= ops.MOST_TOKENS_FOR_ROWS:  # sums are float32: only y is rounded
+        torch.testing.assert_close(y, want.to(dtype), rtol=2 * tolerance, atol=1e-4)
+
+
+def test_host_product_carries_nan_to_its_token_only() -> None:
+    layer, *_ = make_layer()
+    x = torch.randn(3, 20)
+    x[1, 7] = float("nan")
+    with torch.no_grad():
+        assert torch.isnan(layer(x)).any(dim=1).tolist() == [False, True, False]
+
+
+def test_host_product_checks_what_it_is_given() -> None:
+    layer, *_ = make_layer()
+    stored = [tensor.detach() for tensor in layer.stored().values()]
+    x = torch.randn(2, 20)
+    with pytest.raises(ValueError, match=r"uint8 \[d_out, 2\], got \[12, 3\]"):
+        native.nm24_forward(x[:, :16], *stored, None)
+    with pytest.raises(ValueError, match="shapes do not fit x"):
+        native.nm24_forward(x, stored[0][:, 1:], *stored[1:], None)
+    with pytest.raises(ValueError, match=r"one dtype, got \['torch.bfloat16', 'torch.float32'\]"):
+        native.nm24_forward(x.bfloat16(), *stored, None)
+    torch.library.opcheck(ops.nm24_host_linear, (x, *stored, None))
+
+
+def test_compiles_as_one_graph_without_gradients() -> None:
+    layer, *_ = make_layer()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch.no_grad():
+        for tokens in (2, 9):
+            x = torch.randn(tokens, 20)
+            torch.testing.assert_close(compiled(x), layer(x))
+
+
 def test_print_names_format_and_rank() -> None:
     layer, *_ = make_layer()
     assert "format=nm24, pattern=2:4, rank=3, bias=True" in repr(layer)

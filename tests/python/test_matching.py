@@ -20,6 +20,7 @@ from sparlow.matching.terms import LowRankTerm, SparseTerm
 from sparlow.matching.trainer import held_batches, rate_at
 from sparlow.recipe import Recipe
 from sparlow.records import MatchingRecord, Silent
+from sparlow.solve import relative_loss
 
 _TOKENS = torch.randint(0, 96, (48, 16), generator=torch.Generator().manual_seed(3))
 _CALIBRATION = {"windows": 48, "window_tokens": 16}
@@ -301,3 +302,19 @@ def test_an_interrupted_run_goes_on_from_its_matched_blocks(tmp_path: Path) -> N
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert [record.curve[-1].held_out for record in resumed.matching] == [r.curve[-1].held_out for r in whole.matching]
     assert resumed.matching[0].seconds != whole.matching[0].seconds
+
+
+def test_sequential_layers_see_what_earlier_ones_became() -> None:
+    both = [compress(tiny_model("llama"), _recipe(False, sequential=flag), tokens=_TOKENS) for flag in (False, True)]
+    (plain, sequential), name = both, "model.layers.0.mlp.down_proj"
+    assert torch.equal(*(r.model.get_submodule("model.layers.0.self_attn.v_proj").dense_weight() for r in both))
+    x: list[torch.Tensor] = []
+    model = sequential.model
+    model.get_submodule(name).register_forward_pre_hook(lambda _m, args: x.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        model(input_ids=_TOKENS)
+    w = tiny_model("llama").get_submodule(name).weight.detach()
+    expected = relative_loss(w, model.get_submodule(name).dense_weight(), x[0].T @ x[0])
+    records = [next(r for r in result.layers if r.name == name) for result in (plain, sequential)]
+    assert records[1].relative_loss == pytest.approx(expected, rel=1e-4)
+    assert records[0].relative_loss != pytest.approx(expected, rel=1e-4)

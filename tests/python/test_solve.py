@@ -79,7 +79,9 @@ def test_more_rank_and_more_density_never_cost_much(layer: Any, method: MethodIn
         assert full.relative_loss < 1e-4
 
 
-@pytest.mark.parametrize("method", [method for method in methods() if method.low_rank], ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method", [x for x in methods() if x.low_rank and x.needs_gram == "full"], ids=lambda method: method.name
+)
 def test_planted_sparse_plus_low_rank_is_recovered(make_layer: Callable[..., Any], method: MethodInfo) -> None:
     layer = make_layer(64, 64, low_rank=0, tokens=512)
     generator = torch.Generator().manual_seed(3)
@@ -105,6 +107,9 @@ def test_a_diagonal_gram_makes_the_projection_optimal(make_layer: Callable[..., 
     gram = torch.diag(torch.linspace(0.5, 20, 64))
     best = decompose([layer.w], gram, method="wanda", pattern="2:4", ranks=[0])[0].report.loss
     ours = decompose([layer.w], gram, method=method.name, pattern="2:4", ranks=[0])[0].report.loss
+    if method.signed_term:
+        assert ours < 0.5 * best
+        return
     assert ours >= best * (1 - 1e-6)
     if method.needs_gram == "full":
         assert ours <= best * 1.05
@@ -173,7 +178,10 @@ def test_small_and_lopsided_shapes(make_layer: Callable[..., Any], method: Metho
         result = run(method, layer, "2:4", rank)
         kept = kept_per_group(result.s, "2:4")
         assert (kept <= 2).all()
-        assert rank == min(shape) or (kept == 2).all()  # nothing is left to keep beside a full-rank part
+        if method.signed_term and 1 in shape:  # signs times a rank-1 factor are a single row, s is left with nothing
+            torch.testing.assert_close(dense(result).float(), layer.w, rtol=1e-4, atol=1e-5)
+        else:
+            assert rank == min(shape) or (kept == 2).all()  # nothing is left to keep beside a full-rank part
         assert torch.isfinite(dense(result)).all()
 
 

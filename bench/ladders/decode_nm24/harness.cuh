@@ -63,6 +63,9 @@ __global__ void pack_u(std::uint32_t* out, Dense16 u, std::size_t words) {
   for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull)
     out[i] = u_word(u, u.cols, i);
 }
+__global__ void pack_va(std::uint32_t* out, Dense16 v, std::size_t words) {
+  for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = va_word(v, i);
+}
 __global__ void pack_v(std::uint32_t* out, Dense16 v, std::size_t words) {
   for (std::size_t i = blockIdx.x * 256ull + threadIdx.x; i < words; i += gridDim.x * 256ull) out[i] = v_word(v, i);
 }
@@ -189,7 +192,8 @@ struct Layer {
 
   Layer(int d_out, int d_in, int rank, int parts, double rotate_bytes = 420e6)
       : d_out(d_out), d_in(d_in), rank(rank), parts(parts) {
-    weight_n = weight_words(d_out, d_in), u_n = u_words(d_out, rank), v_n = parts * v_words(rank, d_in);
+    weight_n = weight_words(d_out, d_in), u_n = u_words(d_out, rank),
+    v_n = parts * (v_words(rank, d_in) + va_words(rank, d_in));
     copies = std::max(2, static_cast<int>(rotate_bytes / (4. * (weight_n + u_n + v_n))) + 1);
     weights = device<std::uint32_t>(weight_n * copies), u = device<std::uint32_t>(u_n * copies);
     v = device<std::uint32_t>(v_n * copies);
@@ -228,9 +232,10 @@ struct Layer {
       pack_u<<<512, 256>>>(
           u + c * u_n + p * un,
           Dense16{reinterpret_cast<std::uint16_t*>(u_plain) + std::size_t(p) * part_rows * rank, part_rows, rank}, un);
-      pack_v<<<512, 256>>>(
-          v + c * v_n + p * vn,
-          Dense16{reinterpret_cast<std::uint16_t*>(v_plain) + std::size_t(p) * rank * d_in, rank, d_in}, vn);
+      const Dense16 from{reinterpret_cast<std::uint16_t*>(v_plain) + std::size_t(p) * rank * d_in, rank, d_in};
+      pack_v<<<512, 256>>>(v + c * v_n + p * vn, from, vn);
+      const std::size_t van = va_words(rank, d_in);
+      pack_va<<<512, 256>>>(v + c * v_n + parts * vn + p * van, from, van);
     }
   }
   CheckpointNm24 checkpoint() const { return {reinterpret_cast<std::uint16_t*>(values), meta, d_out, d_in}; }

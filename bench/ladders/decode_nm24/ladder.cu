@@ -34,6 +34,7 @@ Nm24Call call_of(const Layer& layer, int copy, int tokens, void* workspace, bool
           layer.x,
           layer.y,
           workspace,
+          nullptr,
           tokens,
           Half::bfloat16,
           overlap};

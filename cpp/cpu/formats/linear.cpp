@@ -32,7 +32,7 @@ SPARLOW_MULTIVERSION void widen_bf16(const cpu::Bf16* x, Index count, float* out
 
 // Where the parts of the workspace for one tile of tokens begin.
 struct Plan {
-  Index x_stride, inner_stride, input_size;
+  Index x_stride, inner_stride, input_size, inner_part;
   std::int64_t inner_begin, bytes;
 
   Plan(const LayerShape& shape, const cpu::RowKernels& kernels, Index tokens)
@@ -40,7 +40,8 @@ struct Plan {
     input_size = shape.dtype == DType::bf16 && kernels.bf16_inputs ? 2 : 4;
     const Index tile = std::min(tokens, cpu::kTokenTile);
     inner_begin = (tile * x_stride * input_size + kAlignment - 1) / kAlignment * kAlignment;
-    bytes = inner_begin + tile * inner_stride * input_size;
+    inner_part = input_size == 2 ? tile * inner_stride : 0;
+    bytes = inner_begin + (input_size == 2 ? 2 : 1) * tile * inner_stride * input_size;
   }
 };
 
@@ -82,7 +83,7 @@ class CpuLayer final : public Layer {
 
   // inner = x vᵀ, padded with zeros.
   void low_rank_inputs(const RowJob& outer, char* inner, Index tokens, const Plan& plan) const {
-    std::memset(inner, 0, static_cast<std::size_t>(tokens * plan.inner_stride * plan.input_size));
+    std::memset(inner, 0, static_cast<std::size_t>(plan.bytes - plan.inner_begin));
     RowJob job;
     job.values = tensors_.v;
     job.d_in = shape().d_in;
@@ -90,6 +91,7 @@ class CpuLayer final : public Layer {
     job.x_stride = plan.x_stride;
     job.y = inner;
     job.y_stride = plan.inner_stride;
+    job.inner_part = plan.inner_part;
     job.like_x = true;
     job.tokens = tokens;
     run(rows(Format::dense), job, shape().rank, shape().d_in * element_size(shape().dtype));
@@ -109,6 +111,7 @@ class CpuLayer final : public Layer {
     job.inner = workspace + plan.inner_begin;
     job.rank = shape().rank;
     job.inner_stride = plan.inner_stride;
+    job.inner_part = plan.inner_part;
     job.bias = tensors_.bias;
     job.y = y;
     job.y_stride = shape().d_out;

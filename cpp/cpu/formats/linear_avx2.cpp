@@ -44,6 +44,7 @@ struct Wide {
   using Input = float;
   using Acc = __m256;
   using Weights = __m256;
+  static constexpr int kParts = 1;
   static constexpr Index kColumns = 8;
 
   static Acc zero() { return _mm256_setzero_ps(); }

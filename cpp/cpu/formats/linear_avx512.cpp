@@ -39,6 +39,7 @@ struct Bf16Lane : Wide {
   using Element = Bf16;
   using Input = Bf16;
   using Weights = __m512i;
+  static constexpr int kParts = 2;
   static constexpr Index kColumns = 32;
 
   static std::uint32_t mask(const std::uint8_t* masks) {
@@ -68,6 +69,7 @@ struct Bf16Lane : Wide {
 struct FloatWide : Wide {
   using Input = float;
   using Weights = __m512;
+  static constexpr int kParts = 1;
   static constexpr Index kColumns = 16;
 
   static std::uint32_t mask(const std::uint8_t* masks) { return masks[0] | static_cast<std::uint32_t>(masks[1]) << 8; }

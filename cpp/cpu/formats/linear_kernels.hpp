@@ -1,8 +1,9 @@
 // The loops, for any instruction set L. Include it after the lanes, inside the file's `#pragma GCC target`.
 //
-// A lane type has Element (of weights), Input (of x), Weights, Acc, kColumns and the static functions zero, multiply,
-// plus, sum, whole and load (kColumns or fewer dense weights), expand_half (kColumns / 2 stored values by their mask),
-// expand (as many as the mask says), store and reload (weights as Input), mask, masks_of_nibbles.
+// kParts: 2 where inputs are bfloat16, so that x v^T is kept as the sum of two. A lane type has Element (of weights),
+// Input (of x), Weights, Acc, kColumns and the static functions zero, multiply, plus, sum, whole and load (kColumns or
+// fewer dense weights), expand_half (kColumns / 2 stored values by their mask), expand (as many as the mask says),
+// store and reload (weights as Input), mask, masks_of_nibbles.
 #pragma once
 
 #include "cpu/formats/linear_rows.hpp"
@@ -106,8 +107,12 @@ void put(const RowJob& job, Index row, Index token, float sum) {
 
 template <class L>
 void put(const RowJob& job, Index row, Index token, float sum) {
-  if (job.like_x) put<L, typename L::Input>(job, row, token, sum);
-  else put<L, typename L::Element>(job, row, token, sum);
+  if (!job.like_x) return put<L, typename L::Element>(job, row, token, sum);
+  put<L, typename L::Input>(job, row, token, sum);
+  if constexpr (L::kParts == 2) {
+    typename L::Input* rounded = static_cast<typename L::Input*>(job.y) + token * job.y_stride + row;
+    from_float(sum - to_float(*rounded), rounded[job.inner_part]);
+  }
 }
 
 // R rows, T tokens: every weight is used as soon as it is read.
@@ -130,7 +135,7 @@ void few(const RowJob& job, Index row, Index token) {
   for (Index j = 0; j < job.rank; j += L::kColumns) {
     typename L::Weights w[R];
     for (int r = 0; r < R; ++r) w[r] = L::load(u + r * job.rank + j, job.rank - j);
-    sums.add(w, inner + j, job.inner_stride);
+    for (int part = 0; part < L::kParts; ++part) sums.add(w, inner + part * job.inner_part + j, job.inner_stride);
   }
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T; ++t) put<L>(job, row + r, token + t, L::sum(sums.acc[r][t]));
@@ -185,7 +190,9 @@ void many(const RowJob& job, Index row) {
     for (int r = 0; r < kRowTile; ++r)
       for (Index j = 0; j < here; j += L::kColumns)
         L::store(L::load(u + r * job.rank + c + j, left - j), block.weights[r] + j);
-    block.multiply(static_cast<const Input*>(job.inner) + c, job.inner_stride, job.tokens, here);
+    for (int part = 0; part < L::kParts; ++part)
+      block.multiply(static_cast<const Input*>(job.inner) + part * job.inner_part + c, job.inner_stride, job.tokens,
+                     here);
   }
   for (int r = 0; r < kRowTile; ++r)
     for (Index t = 0; t < job.tokens; ++t) put<L>(job, row + r, t, block.totals[r][t]);
@@ -216,7 +223,9 @@ void single(const RowJob& job, Index row) {
   }
   const auto* u = static_cast<const typename L::Element*>(job.u) + row * job.rank;
   for (Index j = 0; j < job.rank; j += L::kColumns)
-    L::multiply(acc[1], L::load(u + j, job.rank - j), static_cast<const Input*>(job.inner) + j);
+    for (int part = 0; part < L::kParts; ++part)
+      L::multiply(acc[1 + part], L::load(u + j, job.rank - j),
+                  static_cast<const Input*>(job.inner) + part * job.inner_part + j);
   put<L>(job, row, 0, L::sum(L::plus(L::plus(acc[0], acc[1]), L::plus(acc[2], acc[3]))));
 }
 

@@ -18,6 +18,7 @@ struct Lane {
   using Input = float;
   using Acc = Eight;
   using Weights = Eight;
+  static constexpr int kParts = 1;
   static constexpr Index kColumns = 8;
 
   static Acc zero() { return {}; }

@@ -25,6 +25,7 @@ struct RowJob {
   Index x_stride = 0;
   const void *u = nullptr, *inner = nullptr;  // u [rows, rank]; inner [tokens, inner_stride] = x vᵀ, like x
   Index rank = 0, inner_stride = 0;
+  Index inner_part = 0;  // elements from inner, or y when `like_x`, to what its rounding to 16 bits left over
   const void* bias = nullptr;
   void* y = nullptr;  // y[token * y_stride + row], in the layer's dtype, or as x when `like_x`
   Index y_stride = 0;

@@ -75,6 +75,17 @@ struct AdmmStep {
   bool negated = false;           // residual comes in as z - a: what the last step left when l = 0
 };
 
+// A signed term c = b o plain beside the state of AdmmStep, b = +1 where signs is 1 and -1 where it is 0. Between
+// gather and spread the caller fits plain to magnitude.
+struct SignedTurn {
+  ConstView target;    // w + c
+  View w, t;           // as in AdmmStep, both less c
+  ConstMaskView mask;  // support of the sparse copy
+  MaskView signs;
+  ConstView plain;
+  View magnitude;  // |t + c| off the mask; on it, where the sparse copy takes what c leaves, plain
+};
+
 // Conjugate gradients (Polak-Ribiere, one direction and step length per row) on min tr((gap - l) h (gap - l)^T) over
 // the entries of s on a mask; gap = w - s. Between a move and a turn the caller may refit l.
 struct CgState {
@@ -127,6 +138,8 @@ class SPARLOW_API Backend {
   void symmetrise(View gram);
   // out_ij = gram_ij inverse_scale_i inverse_scale_j off the diagonal, out_jj = diagonal_j (both 1 x n)
   void normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out);
+  // x_ij moves towards 0 by threshold >= 0, and stops there.
+  void shrink(View x, double threshold);
   // y = alpha x + beta y
   void axpby(double alpha, ConstView x, double beta, View y);
   // x_ij *= scale_j (inverse: /=, columns with scale 0 become 0)
@@ -145,7 +158,7 @@ class SPARLOW_API Backend {
   // Reductions (f64 accumulation) --------------------------------------------------------------------------
   bool fetch_all_finite(ConstView x);
   double fetch_dot(ConstView x, ConstView y);
-  // tr(e gram e^T) with f64 products
+  // tr(e gram e^T) with f64 products, gram symmetric
   double fetch_quadratic(ConstView e, ConstView gram);
 
   // Patterns -----------------------------------------------------------------------------------------------
@@ -153,6 +166,8 @@ class SPARLOW_API Backend {
   void project(ConstView score, const Pattern& pattern, MaskView mask);
   // mask = (x != 0)
   void nonzeros(ConstView x, MaskView mask);
+  // mask = (x >= 0); NaN counts as negative
+  void signs(ConstView x, MaskView mask);
   // Entries that differ.
   Index fetch_changed(ConstMaskView a, ConstMaskView b);
   // Multiplies entries on the mask by kept and the others by pruned.
@@ -162,9 +177,11 @@ class SPARLOW_API Backend {
   void admm_step(GramFactor& factor, AdmmStep& step);
   // Between steps: the dual and the velocity times dual_scale, residual = w - a.
   void admm_reflect(AdmmStep& step);
-  void cg_start(CgState& state);  // residual, norms, first direction
-  void cg_move(CgState& state);   // best step along direction in every row: updates gap and gradient
-  void cg_turn(CgState& state);   // next residual, norms and direction
+  void signed_gather(SignedTurn& turn);  // t += c; then signs of t, and magnitude; w may be overwritten
+  void signed_spread(SignedTurn& turn);  // t -= c; w = target - c; magnitude may be overwritten
+  void cg_start(CgState& state);         // residual, norms, first direction
+  void cg_move(CgState& state);          // best step along direction in every row: updates gap and gradient
+  void cg_turn(CgState& state);          // next residual, norms and direction
   void prune_columns(ColumnPruning& block);
 
  protected:
@@ -180,6 +197,7 @@ class SPARLOW_API Backend {
   virtual void do_gram_update(TypedView x, View gram) = 0;
   virtual void do_symmetrise(View gram) = 0;
   virtual void do_normalise_gram(ConstView gram, ConstView inverse_scale, ConstView diagonal, View out) = 0;
+  virtual void do_shrink(View x, double threshold) = 0;
   virtual void do_axpby(double alpha, ConstView x, double beta, View y) = 0;
   virtual void do_scale_columns(View x, ConstView scale, bool inverse) = 0;
   virtual void do_randn(View out, std::uint64_t seed) = 0;
@@ -192,10 +210,13 @@ class SPARLOW_API Backend {
   virtual double do_quadratic(ConstView e, ConstView gram) = 0;
   virtual void do_project(ConstView score, const Pattern& pattern, MaskView mask) = 0;
   virtual void do_nonzeros(ConstView x, MaskView mask) = 0;
+  virtual void do_signs(ConstView x, MaskView mask) = 0;
   virtual Index do_changed(ConstMaskView a, ConstMaskView b) = 0;
   virtual void do_scale_by_mask(View x, ConstMaskView mask, double kept, double pruned) = 0;
   virtual void do_admm_step(GramFactor& factor, AdmmStep& step);
   virtual void do_admm_reflect(AdmmStep& step);
+  virtual void do_signed_gather(SignedTurn& turn);
+  virtual void do_signed_spread(SignedTurn& turn);
   virtual void do_cg_start(CgState& state) = 0;
   virtual void do_cg_move(CgState& state) = 0;
   virtual void do_cg_turn(CgState& state) = 0;

@@ -29,6 +29,7 @@ struct StoredLayer {
   std::string pattern;  // what the solver was allowed to keep: "2:4"
   LayerShape shape;
   LayerTensors tensors;
+  Index sign_rank = 0;  // of a signed term beside s + u v, which `Layer` does not run
 };
 
 class SPARLOW_API Checkpoint {

@@ -1,7 +1,8 @@
-// How a layer stores its sparse term s (d_out x d_in, row-major, contiguous). Sizes of one row:
+// How a layer stores its terms. The sparse term s (d_out x d_in, row-major, contiguous), sizes of one row:
 //   nm24    cols / 2 values; ceil(cols / 8) bytes of positions: a nibble per group of four, the low nibble first, two
 //           ascending 2-bit positions per nibble, low bits first
 //   bitmap  its non-zero values; ceil(cols / 8) bytes, bit i of byte b is column 8 b + i
+// The signs of a signed term: ceil(cols / 8) bytes a row, laid out like the bits of bitmap; 1 is +1, 0 is -1.
 // Unused bits are zero and -0.0 is stored as +0.0, so equal matrices have equal bytes.
 //
 // Elements are bfloat16, float16, float32 or float64, told apart by their size alone: 2, 4 or 8 bytes. All memory is
@@ -31,5 +32,9 @@ SPARLOW_API void bitmap_pack(const void* s, Index rows, Index cols, int element_
 // Throws Error(invalid_argument) when the bits do not mark exactly `count` values.
 SPARLOW_API void bitmap_unpack(const void* values, Index count, const std::uint8_t* meta, Index rows, Index cols,
                                int element_size, void* s);
+
+// positive: rows * cols bytes, not 0 for +1; unpacking writes 0 and 1.
+SPARLOW_API void signs_pack(const std::uint8_t* positive, Index rows, Index cols, std::uint8_t* bits);
+SPARLOW_API void signs_unpack(const std::uint8_t* bits, Index rows, Index cols, std::uint8_t* positive);
 
 }  // namespace sparlow

@@ -16,7 +16,7 @@ namespace sparlow {
 
 struct LinearShape {
   Index d_out = 0, d_in = 0, rank = 0;
-  DType dtype = DType::bf16;  // of values, factors, bias, x and y: bf16 or f16
+  DType dtype = DType::bf16;  // of values, factors, bias, x and y; packed layers are bf16 or f16
 };
 
 // The checkpoint's layout (format.hpp), contiguous: values [d_out, d_in / 2], meta [d_out, ceil(d_in / 8)],
@@ -52,6 +52,11 @@ class SPARLOW_API LinearOps {
                           Index tokens, Stream stream) = 0;
   virtual std::string_view do_kernel(const LinearShape& shape, Index tokens) const = 0;
 };
+
+// The same on the host, where the checkpoint's layout needs no packing: shape.dtype may also be f32, sums are f32.
+// Reads the weights once for every four tokens: for many, unpacking first is faster.
+SPARLOW_API void nm24_forward(const LinearShape& shape, const LinearTensors& from, const void* bias, const void* x,
+                              void* y, Index tokens);
 
 // device: "cuda" or "cuda:N". Throws Error(unavailable) where layers cannot run packed, and says why.
 SPARLOW_API std::unique_ptr<LinearOps> make_linear_ops(std::string_view device);

@@ -17,7 +17,7 @@ struct Damping {
   double mean = 0.005;
 };
 
-// One weight matrix w (d_out x d_in) to become s + u v with rank(u v) <= rank.
+// One weight matrix w (d_out x d_in) to become s + u v, rank(u v) <= rank, for some methods plus a signed term.
 struct Target {
   std::string name;
   ConstView w;
@@ -38,12 +38,16 @@ struct Decomposition {
   Matrix s;  // d_out x d_in, exact zeros off the support
   Matrix u;  // d_out x rank
   Matrix v;  // rank x d_in
+  // The signed term b o (sign_u sign_v), b = +1 where signs is 1 and -1 where it is 0; empty for methods without one.
+  Mask signs;     // d_out x d_in
+  Matrix sign_u;  // d_out x sign rank
+  Matrix sign_v;  // sign rank x d_in
 };
 
 struct Report {
   std::string status;  // "direct", "completed" (a fixed schedule), "converged" or "iteration_limit"
   Index iterations = 0;
-  double loss = 0;           // tr(e h e^T), e = w - s - u v, h undamped; NaN without a Gram matrix
+  double loss = 0;           // tr(e h e^T), e = w minus the decomposition, h undamped; NaN without a Gram matrix
   double relative_loss = 0;  // loss / tr(w h w^T)
   double density = 0;        // non-zeros of s / entries
   double damping_used = 0;   // diagonal + mean coefficient in force; above the asked sum when it had to be raised

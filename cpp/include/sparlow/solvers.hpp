@@ -2,6 +2,7 @@
 // iterates over the registry.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -39,9 +40,12 @@ struct Method {
   bool low_rank;
   std::span<const OptionSpec> options;
   void (*run)(SolverContext& context);
+  bool signed_term = false;  // returns one, of the rank that its option sign_rank says
 };
 
 SPARLOW_API std::span<const Method> methods();
+// Name of the option that every method with a signed term has.
+inline constexpr const char* kSignRank = "sign_rank";
 // Throws Error(invalid_argument) that suggests the nearest name.
 SPARLOW_API const Method& find_method(std::string_view name);
 // Defaults filled in. Throws Error(invalid_argument) for unknown names and values out of range.
@@ -55,10 +59,12 @@ struct SPARLOW_API SolverContext {
   const Problem& problem;
   ScaledGram* gram;  // null when the method needs none
   const OptionValues& options;
-  std::vector<Solution>& solutions;  // s, u, v are allocated (zero); reports are empty
+  std::vector<Solution>& solutions;  // factors are allocated (zero); reports are empty
+  const Method& method;
 
   double option(std::string_view name) const { return options.find(name)->second; }
-  void poll() const;  // throws Error(cancelled) when the caller asked to stop
+  std::string_view choice(std::string_view name) const;  // of an option that is one
+  void poll() const;                                     // throws Error(cancelled) when the caller asked to stop
 };
 
 // Checks the problem, runs the method, recomputes the loss of what it returned.
@@ -67,6 +73,21 @@ SPARLOW_API std::vector<Solution> solve(Backend& backend, std::string_view metho
 
 // tr(e h e^T) / tr(w h w^T) with e = w - w_hat and h undamped; 0 when both are 0.
 SPARLOW_API double relative_loss(Backend& backend, ConstView w, ConstView w_hat, ConstView gram);
+
+// w ~ l + s by robust PCA: min ||l||_* + ||s||_1 / sqrt(max(rows, cols)).
+struct PrincipalParts {
+  Matrix l, s;
+  Index rank = 0;  // of l
+  Index iterations = 0;
+  double gap = 0;          // ||w - l - s||_F / ||w||_F
+  bool converged = false;  // gap reached the tolerance
+};
+SPARLOW_API PrincipalParts robust_pca(Backend& backend, ConstView w, Index max_iterations, double tolerance,
+                                      const std::function<void()>& poll);
+
+// u v = the best approximation of x in the Frobenius norm whose rank is u.cols = v.rows, largest singular value first,
+// equal weight on both factors.
+SPARLOW_API void best_factors(Backend& backend, ConstView x, View u, View v);
 
 // The name among candidates with the smallest edit distance.
 SPARLOW_API std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);

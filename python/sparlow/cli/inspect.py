@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
+from sparlow.checkpoint import read_info
 from sparlow.cli.output import JsonFlag, show
 from sparlow.inspect import LayerBytes, inspect_checkpoint
 from sparlow.report import inspection_table, inspection_totals
@@ -23,7 +25,11 @@ def inspect(
         field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "layers"
     } | {"layer_bytes": found.layer_bytes, "dense_layer_bytes": found.dense_layer_bytes}
     layers = [_layer(layer) for layer in found.layers]
-    show({**totals, "layers": layers}, as_json, inspection_table(found), "", inspection_totals(found))
+    matched = [line for line in read_info(checkpoint).metrics if line.get("kind") == "matching"]
+    parts: list[RenderableType] = [inspection_table(found), "", inspection_totals(found)]
+    if matched:
+        parts += ["", f"{len(matched)} blocks were matched after compression; see `sparlow report {checkpoint}`."]
+    show({**totals, "layers": layers, "matched_blocks": len(matched)}, as_json, *parts)
 
 
 def _layer(layer: LayerBytes) -> dict[str, object]:

@@ -9,11 +9,13 @@ from sparlow.report import methods_table, number_text, table
 from sparlow.solve import OptionInfo
 from sparlow.solve import methods as registry
 
+_TERMS = "Terms: S sparse, L low rank, B signs times low rank."
+
 
 def methods(as_json: JsonFlag = False) -> None:
     """List the methods: what they need, what they can do, whose they are, and their options."""
     rows = registry()
-    show(rows, as_json, methods_table(rows), "", _options_table())
+    show(rows, as_json, methods_table(rows), _TERMS, "", _options_table())
 
 
 def _options_table() -> Table:

@@ -35,11 +35,17 @@ class Replay:
         self._work, self._enabled = work, enabled
         self._runs: dict[torch.Size, int] = {}
         self._recorded: dict[torch.Size, _Recorded] = {}
+        self._captured = False
 
     @property
     def captured(self) -> bool:
-        """Whether any shape of batch is replayed."""
-        return bool(self._recorded)
+        """Whether any shape of batch was replayed."""
+        return self._captured
+
+    def release(self) -> None:
+        """Free the graphs and the memory they hold; later calls run in the ordinary way."""
+        self._recorded.clear()
+        self._enabled = False
 
     def __call__(self, batch: Batch) -> Tensor:
         shape = batch.inputs.shape
@@ -68,6 +74,7 @@ class Replay:
             self._enabled = False
             torch.cuda.synchronize(batch.inputs.device)
             return
+        self._captured = True
         self._recorded[batch.inputs.shape] = _Recorded(graph, own, result)
 
 

@@ -27,14 +27,14 @@ class Matching(Strict):
     """
 
     epochs: int = Field(default=8, ge=1)
-    batch: int = Field(default=8, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    batch: int = Field(default=2, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0, le=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(default=0.05, ge=0, lt=1)
     target: Literal["compressed", "dense", "mixed"] = "dense"
     loss: Literal["squared", "normalized"] = "normalized"
     holdout: float = Field(default=0.0625, gt=0, lt=1)
-    patience: int = Field(default=2, ge=1)
+    patience: int = Field(default=3, ge=1)
     norms: bool = False
     dtype: Literal["bfloat16", "float32"] | None = None
     activations: Literal["auto", "device", "host"] = "auto"

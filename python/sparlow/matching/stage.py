@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparlow.layers import SparseLowRankLinear
 from sparlow.matching.batches import Batches, shelved, use_host
+from sparlow.matching.repeatable import repeatable
 from sparlow.matching.settings import Matching
 from sparlow.matching.student import Student
 from sparlow.matching.trainer import Trainer, held_batches
@@ -69,7 +70,8 @@ class Matcher:
         """
         started = time.perf_counter()
         try:
-            return self._match(index, block, started)
+            with repeatable(self._device):
+                return self._match(index, block, started)
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"{block.name}: matching {self._settings.batch} windows per step does not fit the memory of "

@@ -31,6 +31,11 @@ class Stepper:
         """Whether steps are replayed as CUDA graphs."""
         return self._train.captured
 
+    def release(self) -> None:
+        """Free what replaying holds."""
+        self._train.release()
+        self._evaluate.release()
+
     def reset(self) -> None:
         """Forget moments and sums."""
         for state in self._adam.state.values():

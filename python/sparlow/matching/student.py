@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparlow.decomposition import Signed
 from sparlow.layers import SparseLowRankLinear
-from sparlow.matching.terms import LowRankTerm, SparseTerm, Term
+from sparlow.matching.terms import LowRankTerm, SignedTerm, SparseTerm, Term
 from sparlow.models import Block, replace_module
 from sparlow.precision import lent_module
+from sparlow.signed import unpack_signs
 
 
 class Part:
@@ -114,6 +116,7 @@ class _Formed(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(layer.out_features, layer.in_features, dtype=dtype, device=device))
         self.bias: nn.Parameter | None = None
+        layer.unpack()
         with lent_module(layer, layer.weight_packed.dtype, device):
             self._terms = _terms(layer, dtype)
             self.parts = [Part(self.weight, list(self._terms.values()))]
@@ -129,8 +132,13 @@ class _Formed(nn.Module):
         (s,) = self._terms["sparse"].values()
         u, v = self._terms["low_rank"].values() if "low_rank" in self._terms else (None, None)
         bias = None if self.bias is None else self.parts[1].terms[0].values()[0]
-        new = SparseLowRankLinear.from_decomposition(s, u, v, bias, layer.pattern, layer.weight_packed.dtype)
+        dtype = layer.weight_packed.dtype
+        new = SparseLowRankLinear.from_decomposition(s, u, v, bias, layer.pattern, dtype, self._signed())
         return new.to(layer.weight_packed.device)
+
+    def _signed(self) -> Signed | None:
+        term = self._terms.get("signed")
+        return Signed(term.signs, *term.values()) if isinstance(term, SignedTerm) else None
 
 
 def _terms(layer: SparseLowRankLinear, dtype: torch.dtype) -> dict[str, Term]:
@@ -138,6 +146,9 @@ def _terms(layer: SparseLowRankLinear, dtype: torch.dtype) -> dict[str, Term]:
     terms: dict[str, Term] = {"sparse": SparseTerm(layer.sparse_dense().detach(), dtype)}
     if layer.rank:
         terms["low_rank"] = LowRankTerm(layer.low_rank_u.detach(), layer.low_rank_v.detach())
+    if layer.sign_rank:
+        signs = unpack_signs(layer.sign_bits.detach(), layer.in_features)
+        terms["signed"] = SignedTerm(signs, layer.sign_u.detach(), layer.sign_v.detach())
     return terms
 
 

@@ -78,6 +78,25 @@ class LowRankTerm:
         return [master * scale for master, scale in zip(self.masters, self._scales, strict=True)]
 
 
+class SignedTerm(LowRankTerm):
+    """(U V) ∘ B with the signs B fixed."""
+
+    def __init__(self, signs: Tensor, u: Tensor, v: Tensor) -> None:
+        """signs: bool [d_out, d_in], True for +1; u [d_out, r], v [r, d_in]."""
+        super().__init__(u, v)
+        self.signs = signs
+
+    def added(self, weight: Tensor | None) -> Tensor:
+        term = self._signed(super().added(None))
+        return term if weight is None else weight.add_(term)
+
+    def gradients(self, dw: Tensor) -> list[Tensor]:
+        return super().gradients(self._signed(dw))
+
+    def _signed(self, x: Tensor) -> Tensor:
+        return torch.where(self.signs, x, -x)
+
+
 def _scale(values: Tensor, count: int) -> float:
     """The power of two next to the root mean square over `count` entries; 1 if they are all zero."""
     norm = float(values.norm())

@@ -71,6 +71,7 @@ class Trainer:
                     break
         finally:
             self._restore()
+            self._stepper.release()
 
     def held_out(self) -> float:
         """Mean loss of the held-out batches with the student's present weights."""
