@@ -51,12 +51,6 @@ void register_linear(py::module_& module) {
       .def("kernel", [](const LinearOps& ops, const LinearShape& shape, Index tokens) {
         return std::string(ops.kernel(shape, tokens));
       });
-  module.def(
-      "nm24_forward",
-      [](const LinearShape& shape, const LinearTensors& from, Address bias, Address x, Address y, Index tokens) {
-        nm24_forward(shape, from, in(bias), in(x), out(y), tokens);
-      },
-      Release());
   module.def("make_linear_ops", &make_linear_ops, py::arg("device"), Release());
 }
 

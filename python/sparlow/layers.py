@@ -267,7 +267,9 @@ class SparseLowRankLinear(nn.Linear):
 
     def _runs_on_host(self, input: Tensor, stored: dict[str, Tensor]) -> bool:
         parameters = (self.low_rank_u, self.low_rank_v, self.bias)
-        return self.spec.sign_rank == 0 and host.runs(input, stored["weight_packed"], self.spec.format, parameters)
+        return self.spec.sign_rank == 0 and host.runs(
+            input, stored["weight_packed"], self.spec.format, self.spec.d_out, parameters
+        )
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""

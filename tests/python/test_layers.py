@@ -309,7 +309,7 @@ def test_host_product_against_float64(
     scale = x.double().abs() @ w.abs().T + (s.abs().double() + u.abs().double() @ v.abs().double()).sum() + 1
     tolerance = {torch.float32: 2e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
     assert bool(((y.double() - want).abs() <= tolerance * scale).all())
-    if tokens <= ops.MOST_TOKENS_FOR_ROWS:  # sums are float32: only y is rounded
+    if tokens <= 8:  # sums are float32: only y is rounded
         torch.testing.assert_close(y, want.to(dtype), rtol=2 * tolerance, atol=1e-4)
 
 
@@ -319,19 +319,6 @@ def test_host_product_carries_nan_to_its_token_only() -> None:
     x[1, 7] = float("nan")
     with torch.no_grad():
         assert torch.isnan(layer(x)).any(dim=1).tolist() == [False, True, False]
-
-
-def test_host_product_checks_what_it_is_given() -> None:
-    layer, *_ = make_layer()
-    stored = [tensor.detach() for tensor in layer.stored().values()]
-    x = torch.randn(2, 20)
-    with pytest.raises(ValueError, match=r"uint8 \[d_out, 2\], got \[12, 3\]"):
-        native.nm24_forward(x[:, :16], *stored, None)
-    with pytest.raises(ValueError, match="shapes do not fit x"):
-        native.nm24_forward(x, stored[0][:, 1:], *stored[1:], None)
-    with pytest.raises(ValueError, match=r"one dtype, got \['torch.bfloat16', 'torch.float32'\]"):
-        native.nm24_forward(x.bfloat16(), *stored, None)
-    torch.library.opcheck(ops.nm24_host_linear, (x, *stored, None))
 
 
 def test_compiles_as_one_graph_without_gradients() -> None:

@@ -53,11 +53,6 @@ class SPARLOW_API LinearOps {
   virtual std::string_view do_kernel(const LinearShape& shape, Index tokens) const = 0;
 };
 
-// The same on the host, where the checkpoint's layout needs no packing: shape.dtype may also be f32, sums are f32.
-// Reads the weights once for every four tokens: for many, unpacking first is faster.
-SPARLOW_API void nm24_forward(const LinearShape& shape, const LinearTensors& from, const void* bias, const void* x,
-                              void* y, Index tokens);
-
 // device: "cuda" or "cuda:N". Throws Error(unavailable) where layers cannot run packed, and says why.
 SPARLOW_API std::unique_ptr<LinearOps> make_linear_ops(std::string_view device);
 
