@@ -163,7 +163,8 @@ void parallel_for(Index count, Index grain, const std::function<void(Index, Inde
     if (count > 0) body(0, count);
     return;
   }
-  Pool::get().run(chunks, [&](Index i) { body(i * grain, std::min(count, (i + 1) * grain)); });
+  const auto chunk = [&](Index i) { body(i * grain, std::min(count, (i + 1) * grain)); };
+  Pool::get().run(chunks, std::ref(chunk));  // by reference: a function object of its own would be allocated
 }
 
 double parallel_sum(Index count, Index grain, const std::function<double(Index, Index)>& body) {

@@ -1,6 +1,10 @@
 // Packing and unpacking by address. Shapes are checked by sparlow.native, which knows the tensors.
+#include <array>
+
 #include "bindings.hpp"
+#include "sparlow/checkpoint.hpp"
 #include "sparlow/format.hpp"
+#include "sparlow/layer.hpp"
 #include "sparlow/linear.hpp"
 
 namespace sparlow::bindings {
@@ -47,19 +51,61 @@ void register_linear(py::module_& module) {
       .def("kernel", [](const LinearOps& ops, const LinearShape& shape, Index tokens) {
         return std::string(ops.kernel(shape, tokens));
       });
-  module.def(
-      "nm24_forward",
-      [](const LinearShape& shape, const LinearTensors& from, Address bias, Address x, Address y, Index tokens) {
-        nm24_forward(shape, from, in(bias), in(x), out(y), tokens);
-      },
-      Release());
   module.def("make_linear_ops", &make_linear_ops, py::arg("device"), Release());
+}
+
+Format format_of(const std::string& name) {
+  for (const Format format : {Format::nm24, Format::bitmap, Format::dense})
+    if (name == name_of(format)) return format;
+  fail(ErrorCode::invalid_argument, "unknown format '", name, "'");
+}
+
+DType dtype_of(const std::string& name) {
+  if (name == "bfloat16") return DType::bf16;
+  if (name == "float16") return DType::f16;
+  if (name == "float32") return DType::f32;
+  fail(ErrorCode::invalid_argument, "a layer on the CPU is bfloat16, float16 or float32, not ", name);
+}
+
+// Addresses of the checkpoint's tensors; `checked`: their positions were looked at before.
+std::unique_ptr<Layer> make_layer(const std::string& format, const std::string& dtype, Index d_out, Index d_in,
+                                  Index rank, Index stored, const std::array<Address, 5>& tensors, bool checked) {
+  const auto [values, meta, u, v, bias] = tensors;
+  return make_cpu_layer({format_of(format), dtype_of(dtype), d_out, d_in, rank, stored},
+                        {in(values), bytes_in(meta), in(u), in(v), in(bias)}, !checked);
+}
+
+void register_layers(py::module_& module) {
+  py::class_<Layer>(module, "CpuLayer")
+      .def(py::init(&make_layer), py::arg("format"), py::arg("dtype"), py::arg("d_out"), py::arg("d_in"),
+           py::arg("rank"), py::arg("stored"), py::arg("tensors"), py::arg("checked"))
+      .def("workspace_bytes", &Layer::workspace_bytes)
+      .def(
+          "forward",
+          [](const Layer& layer, Address x, Address y, Index tokens, Address workspace, std::int64_t bytes) {
+            layer.forward(in(x), out(y), tokens, out(workspace), bytes, 0);
+          },
+          Release());
+}
+
+void register_checkpoints(py::module_& module) {
+  // Name -> (dtype, shape, first byte of the data, bytes) as the reader in C++ sees it.
+  module.def("read_safetensors", [](const std::string& name, const py::bytes& content) {
+    const std::string_view view = content;
+    py::dict table;
+    for (const StoredTensor& tensor : read_safetensors(name, view.data(), view.size()))
+      table[py::str(tensor.name)] = py::make_tuple(tensor.dtype, py::tuple(py::cast(tensor.shape)),
+                                                   static_cast<const char*>(tensor.data) - view.data(), tensor.bytes);
+    return table;
+  });
 }
 
 }  // namespace
 
 void register_formats(py::module_& module) {
   register_linear(module);
+  register_layers(module);
+  register_checkpoints(module);
   module.def(
       "nm24_pack",
       [](Address s, Index rows, Index cols, int element_size, Address values, Address meta) {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparlow import ops, packed
+from sparlow import host, packed
 from sparlow.layers import SparseLowRankLinear
 from sparlow.spec import LayerSpec
 
@@ -108,17 +108,18 @@ def _compare(layers: Sequence[SparseLowRankLinear], dense: Sequence[Tensor], tok
 
 def kernel_of(layer: SparseLowRankLinear, tokens: int) -> str:
     """The kernel that runs `tokens` tokens, or what happens without one."""
-    if layer.format == "nm24" and layer.weight.device.type == "cpu" and tokens <= ops.MOST_TOKENS_FOR_ROWS:
-        return "rows"
+    spec = layer.spec
+    if why_not_packed(layer) is None and not layer.is_packed:
+        return "rows" if tokens <= host.most_tokens(spec.d_out, spec.d_in, layer.weight.dtype) else "unpack + dense"
     if not layer.is_packed:
         return "unpack + dense"
-    spec = layer.spec
     return packed.kernel_name(spec.d_out, spec.d_in, spec.rank, layer.weight.dtype, tokens, layer.weight.device)
 
 
 def why_not_packed(layer: SparseLowRankLinear) -> str | None:
     """Why a layer is unpacked to dense in every pass; None if it runs as it is, on the CPU for few tokens."""
-    if layer.is_packed or (layer.format == "nm24" and layer.weight.device.type == "cpu"):
+    on_host = layer.format != "dense" and layer.weight.device.type == "cpu" and layer.sign_rank == 0
+    if layer.is_packed or on_host:
         return None
     if layer.format != "nm24":
         return f"format {layer.format} has no kernel yet"

@@ -1,8 +1,9 @@
 """The compressed linear layer: y = x Sᵀ + (x Vᵀ) Uᵀ + x Tᵀ + bias, with S stored packed and T, if any, signed.
 
 In evaluation mode on a GPU, 2:4 layers in bfloat16 or float16 are packed: one buffer in the layout of the kernels takes
-the place of the checkpoint's tensors, which a state dict gives back bit for bit. Every other layer unpacks S to dense
-before it multiplies, so that it is small on disk and in the state dict, and as large as a dense one while it runs.
+the place of the checkpoint's tensors, which a state dict gives back bit for bit. On the CPU, without gradients, layers
+run from the checkpoint's tensors as they are (`sparlow.host`). Every other layer unpacks S to dense before it
+multiplies, so that it is small on disk and in the state dict, and as large as a dense one while it runs.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparlow import formats, ops, packed
+from sparlow import formats, host, ops, packed
 from sparlow.decomposition import Signed
 from sparlow.layer_terms import check_shapes, rounded
 from sparlow.signed import check_signs, dense_signed, pack_signs
 from sparlow.spec import LayerSpec
 
-_HOST_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _STORED = ("weight_packed", "weight_meta", "low_rank_u", "low_rank_v")  # the order of `packed.pack`
 
 
@@ -252,10 +252,11 @@ class SparseLowRankLinear(nn.Linear):
     def _forward_stored(self, input: Tensor, stored: dict[str, Tensor]) -> Tensor:
         if self.weight_packed.requires_grad and torch.is_grad_enabled() and self.spec.format != "dense":
             raise ops.no_packed_gradient()
-        bias = None if self.bias is None else self.bias.to(input.dtype)
-        if self._runs_on_host(input):
-            y: Tensor = ops.nm24_host_linear(input, *(stored[name] for name in _STORED), bias)
+        if self._runs_on_host(input, stored):
+            tensors = (stored[name] for name in _STORED)
+            y: Tensor = host.host_linear(input, *tensors, self.bias, self.spec.format)
             return y
+        bias = None if self.bias is None else self.bias.to(input.dtype)
         y = functional.linear(input, _sparse_dense(self.spec, stored).to(input.dtype), bias)
         if self.spec.sign_rank:
             y = y + functional.linear(input, self.signed_dense().to(input.dtype))
@@ -264,18 +265,11 @@ class SparseLowRankLinear(nn.Linear):
         inner = functional.linear(input, stored["low_rank_v"].to(input.dtype))
         return y + functional.linear(inner, stored["low_rank_u"].to(input.dtype))
 
-    def _runs_on_host(self, input: Tensor) -> bool:
-        dtype = self.weight_packed.dtype
-        if (
-            self.spec.format != "nm24"
-            or self.spec.sign_rank > 0
-            or input.device.type != "cpu"
-            or input.dtype != dtype
-            or dtype not in _HOST_DTYPES
-        ):
-            return False
-        trained = [input, self.low_rank_u, self.low_rank_v, *([] if self.bias is None else [self.bias])]
-        return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in trained))
+    def _runs_on_host(self, input: Tensor, stored: dict[str, Tensor]) -> bool:
+        parameters = (self.low_rank_u, self.low_rank_v, self.bias)
+        return self.spec.sign_rank == 0 and host.runs(
+            input, stored["weight_packed"], self.spec.format, self.spec.d_out, parameters
+        )
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""

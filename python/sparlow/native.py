@@ -30,27 +30,6 @@ def nm24_unpack(values: Tensor, meta: Tensor, cols: int) -> Tensor:
     return s
 
 
-def nm24_forward(x: Tensor, values: Tensor, meta: Tensor, u: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """x [..., d_in] -> x (S + U V)ᵀ + bias [..., d_out]. All of one dtype: float32, bfloat16 or float16.
-
-    Reads the weights once for every four rows of x: worth it for few.
-    """
-    (d_out, rank), d_in = u.shape, x.shape[-1]
-    if _check_meta(meta, d_in) != d_out or values.shape != (d_out, d_in // 2) or v.shape != (rank, d_in):
-        shapes = f"values {list(values.shape)}, meta {list(meta.shape)}, u {list(u.shape)}, v {list(v.shape)}"
-        raise ValueError(f"shapes do not fit x {list(x.shape)}: {shapes}")
-    dtypes = {t.dtype for t in (x, values, u, v)} | (set() if bias is None else {bias.dtype})
-    if len(dtypes) != 1 or (bias is not None and bias.shape != (d_out,)):
-        raise ValueError(f"x, values, u, v and bias [{d_out}] must have one dtype, got {sorted(map(str, dtypes))}")
-    x, values, meta, u, v = (t.contiguous() for t in (x, values, meta, u, v))
-    bias, y = None if bias is None else bias.contiguous(), x.new_empty(*x.shape[:-1], d_out)
-    shape = _core.LinearShape(d_out, d_in, rank, str(x.dtype).removeprefix("torch."))
-    tensors = _core.LinearTensors(values.data_ptr(), meta.data_ptr(), u.data_ptr(), v.data_ptr())
-    address = 0 if bias is None else bias.data_ptr()
-    _core.nm24_forward(shape, tensors, address, x.data_ptr(), y.data_ptr(), x.numel() // d_in)
-    return y
-
-
 def bitmap_pack(s: Tensor) -> tuple[Tensor, Tensor]:
     """S [d_out, d_in] -> (values [nnz], meta uint8 [d_out, ceil(d_in/8)])."""
     rows, cols = s.shape

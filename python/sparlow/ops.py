@@ -1,5 +1,4 @@
-"""torch operators: `sparlow::nm24_unpack` and `bitmap_unpack`, (values, meta, cols) -> S [d_out, cols], and
-`sparlow::nm24_host_linear`, a 2:4 + low-rank layer on the CPU without a gradient.
+"""torch operators `sparlow::nm24_unpack`, `sparlow::bitmap_unpack`: (values, meta, cols) -> S [d_out, cols].
 
 Importing this module registers them; a second import (module reload) finds them there and leaves them alone.
 """
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sparlow import formats, native
 
@@ -58,36 +56,5 @@ for _name in _UNPACK:
     if not hasattr(torch.ops.sparlow, _name):
         _register(_name)
 
-# Up to here a pass over the packed weights for every four tokens is faster than unpacking them; measured on two cores.
-MOST_TOKENS_FOR_ROWS = 8
-
-
-def _host_linear(x: Tensor, values: Tensor, meta: Tensor, u: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    if x.numel() <= MOST_TOKENS_FOR_ROWS * x.shape[-1]:
-        return native.nm24_forward(x, values, meta, u, v, bias)
-    y = functional.linear(x, native.nm24_unpack(values, meta, x.shape[-1]), bias)
-    return y if u.shape[1] == 0 else y + functional.linear(functional.linear(x, v), u)
-
-
-def _fake_host_linear(x: Tensor, values: Tensor, meta: Tensor, u: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    del values, meta, v, bias
-    return x.new_empty(*x.shape[:-1], u.shape[0])
-
-
-def _no_backward(ctx: Any, grad: Tensor) -> None:
-    del ctx, grad
-    raise RuntimeError("sparlow::nm24_host_linear has no backward pass: call it under torch.no_grad()")
-
-
-if not hasattr(torch.ops.sparlow, "nm24_host_linear"):
-    torch.library.define(
-        "sparlow::nm24_host_linear",
-        "(Tensor x, Tensor values, Tensor meta, Tensor u, Tensor v, Tensor? bias) -> Tensor",
-    )
-    torch.library.impl("sparlow::nm24_host_linear", "CPU", _host_linear)
-    torch.library.register_fake("sparlow::nm24_host_linear", _fake_host_linear)
-    torch.library.register_autograd("sparlow::nm24_host_linear", _no_backward, setup_context=_save_nothing)
-
-nm24_host_linear = torch.ops.sparlow.nm24_host_linear.default
 nm24_unpack = torch.ops.sparlow.nm24_unpack.default
 bitmap_unpack = torch.ops.sparlow.bitmap_unpack.default

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_LEVELS = 128
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64,
@@ -78,8 +79,11 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
         return table
 
     try:
-        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        entries = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=unique, parse_int=_integer, parse_constant=_no_constant
+        )
+        _check_depth_and_strings(entries)
+    except (UnicodeError, json.JSONDecodeError, RecursionError) as error:
         raise _fault(path, f"its header is not valid JSON: {error}") from error
     if not isinstance(entries, dict):
         raise _fault(path, "its header is not a JSON object")
@@ -87,6 +91,32 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _fault(path, "__metadata__ must map names to strings")
     return entries
+
+
+def _integer(text: str) -> int | float:
+    """Whole numbers that a header may use; others become floats, which no field accepts."""
+    return int(text) if len(text) < 20 and text != "-0" else float(text)
+
+
+def _no_constant(text: str) -> None:
+    raise json.JSONDecodeError("not a number of JSON", text, 0)
+
+
+def _check_depth_and_strings(value: object) -> None:
+    """json.loads takes what no other reader does: lone surrogates, and as many levels as the stack bears."""
+    level = [value]
+    for _ in range(MAX_HEADER_LEVELS + 1):
+        for text in (item for item in level if isinstance(item, str)):
+            text.encode("utf-8")
+        nested = [item for item in level if isinstance(item, (dict, list))]
+        level = [member for item in nested for member in _members(item)]
+        if not nested:
+            return
+    raise RecursionError(f"nested more than {MAX_HEADER_LEVELS} levels deep")
+
+
+def _members(value: dict[str, Any] | list[Any]) -> list[Any]:
+    return [*value, *value.values()] if isinstance(value, dict) else value
 
 
 def _naturals(value: object) -> tuple[int, ...] | None:

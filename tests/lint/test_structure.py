@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CPP = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 CODE = CPP | {".py", ".pyi"}
 FOLDERS = ["bench", "cmake", "cpp", "cuda", "python", "tests"]
+INSTALLED = ROOT / "python" / "sparlow" / "include"  # what a build in place puts there
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 
 
@@ -30,13 +31,13 @@ class Room:
 
 THREADS = r"thread|mutex|atomic|condition_variable|future|omp\.h"
 ROOMS = [
-    Room("cpp/include", r"sparlow/"),
+    Room("cpp/include", r"sparlow/", r"stddef\.h|stdint\.h"),
     Room("cpp/core", r"sparlow/|core/", r"dlfcn\.h", forbidden=THREADS),  # loads the CUDA plugin
     Room("cpp/solvers", r"sparlow/|solvers/", forbidden=THREADS),
     Room("cpp/cpu", r"sparlow/|cpu/", r"cblas\.h|immintrin\.h|sched\.h|unistd\.h"),
     Room("cpp/layer", r"sparlow/|layer/", forbidden=THREADS),
     Room("cpp/io", r"sparlow/(checkpoint|error|view)\.hpp|io/", r"fcntl\.h|unistd\.h|sys/.*"),
-    Room("cpp/capi", r"sparlow/", forbidden=THREADS),
+    Room("cpp/capi", r"sparlow/|capi/", r"stddef\.h|stdint\.h", forbidden=THREADS),
     Room("cuda/kernels", r"(?!.*sparlow/)(?!backend/).*", r"cuda.*|cub/.*|cooperative_groups.*|mma\.h"),
     Room("cuda/backend", r"sparlow/|kernels?[/.]|backend/|formats/|[a-z_]+\.hpp", r"cu.*|nv.*|dlfcn\.h"),
     Room("cuda/formats", r"sparlow/|kernels?[/.]|backend/|formats/|[a-z_]+\.hpp", r"cu.*|nv.*|dlfcn\.h"),
@@ -61,7 +62,7 @@ FORBIDDEN_WORDS = {
 def files(suffixes: set[str], folders: list[str]) -> Iterator[Path]:
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in suffixes and "__pycache__" not in path.parts:
+            if path.suffix in suffixes and "__pycache__" not in path.parts and INSTALLED not in path.parents:
                 yield path
 
 

@@ -22,7 +22,7 @@ from checkpoint_helpers import compress_randomly, file_bytes, logits, metrics_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 import sparlow
-from sparlow import api, checkpoint, hf, shards
+from sparlow import _core, api, checkpoint, hf, shards
 from sparlow.atomic import check_target
 from sparlow.manifest import MANIFEST_NAME
 from sparlow.recipe import Recipe
@@ -321,12 +321,18 @@ def test_header_reader_refuses(name: str, tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(damage(good.read_bytes()))
     with pytest.raises(ValueError, match=rf"shard bad\.safetensors: .*{message}"):
         shards.read_header(tmp_path / "bad.safetensors")
+    with pytest.raises(ValueError, match=rf"shard bad: .*{message}"):
+        _core.read_safetensors("bad", (tmp_path / "bad.safetensors").read_bytes())
 
 
 def test_header_reader_accepts_what_the_reference_library_writes(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(0, 3), "b": torch.tensor(1.0), "c": torch.ones(3, dtype=torch.uint8)}
     safetensors.torch.save_file(tensors, tmp_path / "a.safetensors", metadata={"x": "y"})
     found = shards.read_header(tmp_path / "a.safetensors")
+    content = (tmp_path / "a.safetensors").read_bytes()
+    assert _core.read_safetensors("a", content) == {
+        name: (info.dtype, info.shape, info.begin, info.nbytes) for name, info in found.items()
+    }
     assert {name: (info.dtype, info.shape) for name, info in found.items()} == {
         "a": ("F32", (0, 3)),
         "b": ("F32", ()),

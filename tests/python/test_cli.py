@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -279,3 +280,12 @@ def test_the_package_runs_as_a_module_and_tells_its_version():
         [sys.executable, "-m", "sparlow", "--version"], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout == f"sparlow {sparlow.__version__}\n"
+
+
+def test_cmake_dir_is_where_the_package_configuration_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cmake-dir"]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert {"sparlowConfig.cmake", "sparlowTargets.cmake"} <= {path.name for path in folder.iterdir()}
+    package = folder.parents[2]
+    assert (package / "include" / "sparlow" / "solvers.hpp").is_file()
+    assert (package / "lib" / "libsparlow.so.0").is_file()

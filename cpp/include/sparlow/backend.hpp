@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "sparlow/error.hpp"
+#include "sparlow/export.hpp"
 #include "sparlow/matrix.hpp"
 #include "sparlow/pattern.hpp"
 #include "sparlow/view.hpp"
@@ -31,7 +32,7 @@ enum class Precision { f32, tf32, f16 };
 
 // A symmetric positive semi-definite matrix h with a shift: its smoother m = h (h + shift I)^-1, which is what one
 // ADMM step and the low-rank step multiply by (no cancelling subtraction, unlike the inverse).
-class GramFactor {
+class SPARLOW_API GramFactor {
  public:
   virtual ~GramFactor() = default;
 
@@ -109,7 +110,7 @@ struct ColumnPruning {
   Pattern pattern;
 };
 
-class Backend {
+class SPARLOW_API Backend {
  public:
   virtual ~Backend() = default;
 
@@ -224,11 +225,11 @@ class Backend {
 
 // device: "cpu", "cuda" or "cuda:N". stream: a native stream handle to borrow (0: the backend's own or default).
 // Throws Error(unavailable) that names what is missing.
-std::unique_ptr<Backend> make_backend(std::string_view device, std::uintptr_t stream = 0);
-std::unique_ptr<Backend> make_cpu_backend();
+SPARLOW_API std::unique_ptr<Backend> make_backend(std::string_view device, std::uintptr_t stream = 0);
+SPARLOW_API std::unique_ptr<Backend> make_cpu_backend();
 
 // Host threads the CPU backend uses; honours OMP_NUM_THREADS and OPENBLAS_NUM_THREADS at first use.
-int num_threads();
-void set_num_threads(int count);
+SPARLOW_API int num_threads();
+SPARLOW_API void set_num_threads(int count);
 
 }  // namespace sparlow

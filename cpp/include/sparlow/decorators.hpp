@@ -6,6 +6,7 @@
 #include <string>
 
 #include "sparlow/backend.hpp"
+#include "sparlow/export.hpp"
 
 namespace sparlow {
 
@@ -25,7 +26,7 @@ struct Trace {
   std::unique_ptr<Backend> backend;
   std::shared_ptr<std::map<std::string, OpCount>> counts;
 };
-Trace make_trace(Backend& inner);
+SPARLOW_API Trace make_trace(Backend& inner);
 
 struct Estimate {
   std::size_t peak_bytes = 0;
@@ -36,6 +37,6 @@ struct DryRun {
   std::unique_ptr<Backend> backend;
   std::shared_ptr<Estimate> estimate;
 };
-DryRun make_dry_run();
+SPARLOW_API DryRun make_dry_run();
 
 }  // namespace sparlow

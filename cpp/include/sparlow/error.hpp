@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "sparlow/export.hpp"
+
 namespace sparlow {
 
 enum class ErrorCode {
@@ -18,7 +20,7 @@ enum class ErrorCode {
   internal           // a broken invariant: a bug in sparlow
 };
 
-class Error : public std::runtime_error {
+class SPARLOW_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
   ErrorCode code() const noexcept { return code_; }

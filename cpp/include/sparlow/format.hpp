@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "sparlow/export.hpp"
 #include "sparlow/view.hpp"
 
 namespace sparlow {
@@ -20,19 +21,20 @@ inline Index meta_cols(Index cols) { return (cols + 7) / 8; }
 
 // values: rows * cols / 2 elements. A group with fewer than two non-zeros is filled up with zeros at its lowest free
 // positions. Throws Error(invalid_argument) naming the first group with more than two.
-void nm24_pack(const void* s, Index rows, Index cols, int element_size, void* values, std::uint8_t* meta);
-void nm24_unpack(const void* values, const std::uint8_t* meta, Index rows, Index cols, int element_size, void* s);
+SPARLOW_API void nm24_pack(const void* s, Index rows, Index cols, int element_size, void* values, std::uint8_t* meta);
+SPARLOW_API void nm24_unpack(const void* values, const std::uint8_t* meta, Index rows, Index cols, int element_size,
+                             void* s);
 
 // Elements of s that are not zero: the size of `values` below.
-Index bitmap_count(const void* s, Index rows, Index cols, int element_size);
-void bitmap_pack(const void* s, Index rows, Index cols, int element_size, Index count, void* values,
-                 std::uint8_t* meta);
+SPARLOW_API Index bitmap_count(const void* s, Index rows, Index cols, int element_size);
+SPARLOW_API void bitmap_pack(const void* s, Index rows, Index cols, int element_size, Index count, void* values,
+                             std::uint8_t* meta);
 // Throws Error(invalid_argument) when the bits do not mark exactly `count` values.
-void bitmap_unpack(const void* values, Index count, const std::uint8_t* meta, Index rows, Index cols, int element_size,
-                   void* s);
+SPARLOW_API void bitmap_unpack(const void* values, Index count, const std::uint8_t* meta, Index rows, Index cols,
+                               int element_size, void* s);
 
 // positive: rows * cols bytes, not 0 for +1; unpacking writes 0 and 1.
-void signs_pack(const std::uint8_t* positive, Index rows, Index cols, std::uint8_t* bits);
-void signs_unpack(const std::uint8_t* bits, Index rows, Index cols, std::uint8_t* positive);
+SPARLOW_API void signs_pack(const std::uint8_t* positive, Index rows, Index cols, std::uint8_t* bits);
+SPARLOW_API void signs_unpack(const std::uint8_t* bits, Index rows, Index cols, std::uint8_t* positive);
 
 }  // namespace sparlow

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string_view>
 
+#include "sparlow/export.hpp"
 #include "sparlow/view.hpp"
 
 namespace sparlow {
@@ -27,7 +28,7 @@ struct LinearTensors {
 };
 
 // Of one device. Calls on different streams may come from different threads.
-class LinearOps {
+class SPARLOW_API LinearOps {
  public:
   using Stream = std::uintptr_t;  // a native stream handle
   virtual ~LinearOps() = default;
@@ -52,12 +53,7 @@ class LinearOps {
   virtual std::string_view do_kernel(const LinearShape& shape, Index tokens) const = 0;
 };
 
-// The same on the host, where the checkpoint's layout needs no packing: shape.dtype may also be f32, sums are f32.
-// Reads the weights once for every four tokens: for many, unpacking first is faster.
-void nm24_forward(const LinearShape& shape, const LinearTensors& from, const void* bias, const void* x, void* y,
-                  Index tokens);
-
 // device: "cuda" or "cuda:N". Throws Error(unavailable) where layers cannot run packed, and says why.
-std::unique_ptr<LinearOps> make_linear_ops(std::string_view device);
+SPARLOW_API std::unique_ptr<LinearOps> make_linear_ops(std::string_view device);
 
 }  // namespace sparlow

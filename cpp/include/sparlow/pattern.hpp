@@ -4,11 +4,12 @@
 #include <string>
 #include <string_view>
 
+#include "sparlow/export.hpp"
 #include "sparlow/view.hpp"
 
 namespace sparlow {
 
-struct Pattern {
+struct SPARLOW_API Pattern {
   enum class Kind { dense, nm, row, matrix };
 
   Kind kind = Kind::dense;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sparlow/backend.hpp"
+#include "sparlow/export.hpp"
 
 namespace sparlow {
 
@@ -61,7 +62,7 @@ struct Solution {
 
 // The Gram matrix in scaled coordinates: damped, columns brought to one scale, factored on demand, shared by all
 // targets.
-class ScaledGram {
+class SPARLOW_API ScaledGram {
  public:
   ScaledGram(Backend& backend, ConstView gram, Damping damping);
 

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sparlow/export.hpp"
 #include "sparlow/problem.hpp"
 
 namespace sparlow {
@@ -42,18 +43,18 @@ struct Method {
   bool signed_term = false;  // returns one, of the rank that its option sign_rank says
 };
 
-std::span<const Method> methods();
+SPARLOW_API std::span<const Method> methods();
 // Name of the option that every method with a signed term has.
 inline constexpr const char* kSignRank = "sign_rank";
 // Throws Error(invalid_argument) that suggests the nearest name.
-const Method& find_method(std::string_view name);
+SPARLOW_API const Method& find_method(std::string_view name);
 // Defaults filled in. Throws Error(invalid_argument) for unknown names and values out of range.
-OptionValues resolve_options(const Method& method, const OptionValues& given);
+SPARLOW_API OptionValues resolve_options(const Method& method, const OptionValues& given);
 // The value of a choice by its name. Throws Error(invalid_argument) with the names there are.
-double option_value(const Method& method, std::string_view option, std::string_view text);
+SPARLOW_API double option_value(const Method& method, std::string_view option, std::string_view text);
 
 // What a method works on; the driver fills in everything but the factors.
-struct SolverContext {
+struct SPARLOW_API SolverContext {
   Backend& backend;
   const Problem& problem;
   ScaledGram* gram;  // null when the method needs none
@@ -67,11 +68,11 @@ struct SolverContext {
 };
 
 // Checks the problem, runs the method, recomputes the loss of what it returned.
-std::vector<Solution> solve(Backend& backend, std::string_view method, const Problem& problem,
-                            const OptionValues& options = {});
+SPARLOW_API std::vector<Solution> solve(Backend& backend, std::string_view method, const Problem& problem,
+                                        const OptionValues& options = {});
 
 // tr(e h e^T) / tr(w h w^T) with e = w - w_hat and h undamped; 0 when both are 0.
-double relative_loss(Backend& backend, ConstView w, ConstView w_hat, ConstView gram);
+SPARLOW_API double relative_loss(Backend& backend, ConstView w, ConstView w_hat, ConstView gram);
 
 // w ~ l + s by robust PCA: min ||l||_* + ||s||_1 / sqrt(max(rows, cols)).
 struct PrincipalParts {
@@ -81,14 +82,14 @@ struct PrincipalParts {
   double gap = 0;          // ||w - l - s||_F / ||w||_F
   bool converged = false;  // gap reached the tolerance
 };
-PrincipalParts robust_pca(Backend& backend, ConstView w, Index max_iterations, double tolerance,
-                          const std::function<void()>& poll);
+SPARLOW_API PrincipalParts robust_pca(Backend& backend, ConstView w, Index max_iterations, double tolerance,
+                                      const std::function<void()>& poll);
 
 // u v = the best approximation of x in the Frobenius norm whose rank is u.cols = v.rows, largest singular value first,
 // equal weight on both factors.
-void best_factors(Backend& backend, ConstView x, View u, View v);
+SPARLOW_API void best_factors(Backend& backend, ConstView x, View u, View v);
 
 // The name among candidates with the smallest edit distance.
-std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
+SPARLOW_API std::string nearest_name(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace sparlow

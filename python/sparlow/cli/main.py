@@ -8,11 +8,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from transformers import logging as transformers_logging
 
+import sparlow
 from sparlow import __version__
 from sparlow.cli.bench import bench
 from sparlow.cli.compress import compress
@@ -52,13 +54,22 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _print_cmake_dir(wanted: bool) -> None:
+    if wanted:
+        typer.echo(str(Path(sparlow.__file__).parent / "lib" / "cmake" / "sparlow"))
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    cmake_dir: Annotated[
+        bool, typer.Option("--cmake-dir", callback=_print_cmake_dir, is_eager=True, help="Print sparlow_DIR for CMake.")
+    ] = False,
 ) -> None:
-    del version
+    del version, cmake_dir
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
