@@ -41,6 +41,9 @@ def ours(w: Tensor, gram: Tensor, method: str, args: argparse.Namespace, iterati
     options: dict[str, Any] = {"pruner": pruner} if pruner else {}
     if alternates(method):
         options["iterations"] = iterations
+    if alternates(method) and args.published:
+        known = sparlow.method_info(name).options
+        options |= {option: 0 for option in ("momentum", "refit_steps") if option in known}
     rank = args.rank if sparlow.method_info(name).low_rank else 0
     result = sparlow.decompose(
         [w], gram, method=name, pattern=args.pattern, ranks=[rank], damping=sparlow.Damping(*DAMPING), options=options
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--iterations", type=int, default=DEFAULT_ITERATIONS)
     parser.add_argument("--authors-iterations", type=int)
+    parser.add_argument("--published", action="store_true", help="alternating methods without momentum and refit")
     parser.add_argument("--shapes", default="")
     parser.add_argument("--names", default="q_proj,gate_proj,down_proj")
     parser.add_argument("--device", default="cpu")
