@@ -247,7 +247,10 @@ void check(Layer<T>& layer, const std::vector<T>& x, const std::vector<double>& 
   ++checks;
   Run<T> run(layer, x, tokens, with_bias, plan, x_offset);
   const std::vector<T> y = run.result(), again = run.result();
-  const double error = error_of(y, want), limit = rounding * (std::is_same_v<T, __half> ? 3.2e-4 : 2.4e-3);
+  // Of many results the mean rounding error of y, of a few the largest that rounding can make.
+  const double mean = std::is_same_v<T, __half> ? 3.2e-4 : 2.4e-3,
+               largest = std::is_same_v<T, __half> ? 4.9e-4 : 3.9e-3;
+  const double error = error_of(y, want), limit = rounding * (want.size() < 64 ? largest : mean);
   if (!(error < limit)) fail(what, error);
   if (std::memcmp(y.data(), again.data(), y.size() * sizeof(T)) != 0) fail(what + " twice", 0);
   for (std::size_t i = want.size(); i < y.size(); ++i)
