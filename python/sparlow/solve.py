@@ -209,20 +209,11 @@ def decompose(
     matrix = _gram_matrix(gram)
     backend = backend_for(originals[0].device)
     signed_rank = sign_rank(method, options or {})
-    outputs, targets = [], []
-    for name, w, rank in zip(names, originals, ranks, strict=True):
-        if w.ndim != 2:
-            raise ValueError(f"{name}: expected a matrix, got a tensor of shape {tuple(w.shape)}")
-        kept_rank = max(0, rank)  # a negative rank is refused by the core, with the layer's name
-        s, u, v = torch.zeros_like(w), w.new_zeros(w.shape[0], kept_rank), w.new_zeros(kept_rank, w.shape[1])
-        signed = _empty_signed(w, signed_rank)
-        outputs.append((s, u, v, signed))
-        views = [] if signed is None else [view_of(signed.signs), view_of(signed.u), view_of(signed.v)]
-        targets.append(_core.Target(name, view_of(w), view_of(s), view_of(u), view_of(v), rank, *views))
+    pairs = [_target(name, w, rank, signed_rank) for name, w, rank in zip(names, originals, ranks, strict=True)]
     reports = _core.solve(
         backend,
         method,
-        targets,
+        [target for _, target in pairs],
         pattern,
         None if matrix is None else view_of(matrix),
         (damping.diagonal, damping.mean),
@@ -231,8 +222,22 @@ def decompose(
     )
     return [
         Decomposition(s, u, v, Report(rank=rank, **report.as_dict()), signed)
-        for (s, u, v, signed), rank, report in zip(outputs, ranks, reports, strict=True)
+        for ((s, u, v, signed), _), rank, report in zip(pairs, ranks, reports, strict=True)
     ]
+
+
+_Outputs = tuple[Tensor, Tensor, Tensor, Signed | None]
+
+
+def _target(name: str, w: Tensor, rank: int, signed_rank: int) -> tuple[_Outputs, _core.Target]:
+    """Zeroed s, u, v and signed term for one weight, and what the core is given to fill them."""
+    if w.ndim != 2:
+        raise ValueError(f"{name}: expected a matrix, got a tensor of shape {tuple(w.shape)}")
+    kept_rank = max(0, rank)  # a negative rank is refused by the core, with the layer's name
+    s, u, v = torch.zeros_like(w), w.new_zeros(w.shape[0], kept_rank), w.new_zeros(kept_rank, w.shape[1])
+    signed = _empty_signed(w, signed_rank)
+    views = [] if signed is None else [view_of(signed.signs), view_of(signed.u), view_of(signed.v)]
+    return (s, u, v, signed), _core.Target(name, view_of(w), view_of(s), view_of(u), view_of(v), rank, *views)
 
 
 def _empty_signed(w: Tensor, rank: int) -> Signed | None:
