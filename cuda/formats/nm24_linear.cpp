@@ -42,8 +42,9 @@ Offsets offsets_of(const nm24::Nm24Shape& shape) {
   return {u, v, v + up(bytes.v)};
 }
 
-// Of one launch: more are cut into pieces, whose weights are then read again, a small share of the time by then.
-constexpr Index kMostTokens = 1024;
+// Of one launch, which bounds the scratch: more are cut into pieces, whose weights are then read again, a small share of
+// the time by then.
+constexpr Index kMostTokens = 16384;
 constexpr std::size_t kElement = 2;
 
 const char* at(const void* packed, std::size_t offset) { return static_cast<const char*>(packed) + offset; }
