@@ -125,7 +125,7 @@ def describe_non_finite(values: Tensor) -> str | None:
     # torch converts what it adds up to float64 first: an embedding would take four times its own memory.
     rows = values.reshape(1) if values.ndim == 0 else values
     at_once = max(1, _SUMMED_AT_ONCE * len(rows) // max(1, values.numel()))
-    if all(bool(torch.isfinite(piece.sum(dtype=torch.float64))) for piece in rows.split(at_once)):
+    if all(bool(torch.isfinite(piece.sum(dtype=torch.float64))) for piece in torch.split(rows, at_once)):
         return None
     nans, infs = int(torch.isnan(values).sum()), int(torch.isinf(values).sum())
     return f"{nans} NaN and {infs} Inf among {values.numel()} values"
