@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import environment
+from results import write
 
 from sparlow import _core, host, native, ops
 
@@ -100,7 +100,7 @@ def main() -> None:
             for format in arguments.formats:
                 rows += measure(d_out, d_in, arguments.rank, format, getattr(torch, dtype), arguments.repeats)
     if arguments.out is not None:
-        arguments.out.write_text(json.dumps({"environment": environment("cpu"), "rows": rows}, indent=1) + "\n")
+        write(arguments.out, "cpu", rows)
 
 
 if __name__ == "__main__":
