@@ -191,7 +191,8 @@ class Recipe(Strict):
 
     def _choice(self, override: Override | None) -> Choice:
         bits = 8 * getattr(torch, self.dtype).itemsize
-        base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping, bits)
+        allocated = self.allocation is not None
+        base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping, bits, allocated)
         if override is None:
             return base
         return base.overridden(

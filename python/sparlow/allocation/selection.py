@@ -35,13 +35,20 @@ def by_policy(setting: Setting) -> Plans:
         _learn(policy, _Masked(loss, candidates), setting, scores)
     ranked = sorted(range(len(costs)), key=lambda k: (-float(policy.probabilities[k]), -float(scores[k])))
     moved = float((policy.probabilities - project(first, costs, spare, settings.floor)).abs().mean())
-    setting.note(f"allocation: {len(costs)} groups, probabilities moved by {moved:.3f} on average")
+    setting.note(
+        f"allocation: {len(costs)} groups learned from {_steps(setting)} losses, probabilities moved by {moved:.3f} on "
+        "average"
+    )
     return _plans(candidates, keep_best(ranked, costs, spare))
+
+
+def _steps(setting: Setting) -> int:
+    return setting.settings.passes * -(-len(setting.windows) // setting.recipe.calibration.batch)
 
 
 def _check_steps(setting: Setting) -> None:
     windows, batch, passes = len(setting.windows), setting.recipe.calibration.batch, setting.settings.passes
-    if passes * -(-windows // batch) < 2:
+    if _steps(setting) < 2:
         raise ValueError(
             f"allocation strategy 'policy': {windows} calibration windows in batches of {batch} and {passes} pass give "
             "one loss, which only sets the baseline; use more windows, a smaller calibration.batch, or more passes"
