@@ -102,9 +102,10 @@ def _allocation_bytes(model: nn.Module, job: Job, recipe: Recipe) -> float:
     if recipe.allocation is None:
         return 0.0
     strategy, size = recipe.allocation.strategy, recipe.forward_dtype.itemsize
-    whole = strategy == "policy" or (strategy == "greedy" and recipe.allocation.weight == "model")
+    weighed = strategy in ("greedy", "score", "policy") and recipe.allocation.weight == "model"
+    whole = strategy == "policy" or weighed
     entries = sum(layer.layer.shape[0] * layer.layer.shape[1] for layer in job.layers)
-    held = {"policy": 2 * 4 + 1, "score": 2 * 4 + 1, "greedy": size}.get(strategy, 0)
+    held = {"policy": 2 * 4 + 1, "score": 2 * 4 + 1}.get(strategy, 0) + size * weighed
     return (sum(p.numel() for p in model.parameters()) * size if whole else 0) + float(held * entries)
 
 
