@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CPP = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 CODE = CPP | {".py", ".pyi"}
-FOLDERS = ["bench", "cmake", "cpp", "cuda", "python", "tests"]
+FOLDERS = ["bench", "cmake", "cpp", "cuda", "docs", "python", "tests"]
 INSTALLED = ROOT / "python" / "sparlow" / "include"  # what a build in place puts there
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 
