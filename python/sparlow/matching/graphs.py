@@ -65,9 +65,11 @@ class Replay:
     def _capture(self, batch: Batch) -> None:
         own = Batch(batch.inputs.clone(), batch.targets.clone(), batch.weights.clone(), batch.call)
         graph = torch.cuda.CUDAGraph()
+        # A capture that fails leaves its own stream the current one.
+        present = torch.cuda.stream(torch.cuda.current_stream(batch.inputs.device))
         try:
             # Other threads may go on using the device: a monitor's question for free memory must not end the capture.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with present, torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self._work(own)
         except torch.OutOfMemoryError:
             raise
