@@ -119,6 +119,16 @@ def test_host_activations_give_the_same_bits() -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize(("forward", "matching"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_the_passes_of_matching_may_have_another_dtype(forward: str, matching: str) -> None:
+    settings = {**_FAST, "dtype": matching}
+    result = compress(tiny_model("llama"), _recipe(settings, compute_dtype=forward), tokens=_TOKENS)
+    same = compress(tiny_model("llama"), _recipe({**_FAST, "dtype": forward}, compute_dtype=forward), tokens=_TOKENS)
+    assert result.matching[0].held_out_after < result.matching[0].held_out_before
+    assert result.matching[0].held_out_after != same.matching[0].held_out_after
+    assert result.matching[0].held_out_after == pytest.approx(same.matching[0].held_out_after, rel=0.02)
+
+
 class _Interrupter(Stepper):
     """Stops training like Ctrl-C in its thirteenth step, when the first epoch is complete."""
 

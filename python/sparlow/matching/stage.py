@@ -7,6 +7,7 @@ import time
 import torch
 from torch import Tensor
 
+from sparlow.capture import converted
 from sparlow.layers import SparseLowRankLinear
 from sparlow.matching.batches import Batches, shelved, use_host
 from sparlow.matching.repeatable import repeatable
@@ -84,7 +85,7 @@ class Matcher:
         batches = Batches(
             [hidden.to(self._dtype) for hidden in self._stream.hidden],
             self._targets,
-            self._stream.calls(index),
+            converted(self._stream.calls(index), self._stream.dtype, self._dtype),
             self._settings.loss,
             self._device,
         )
