@@ -85,11 +85,10 @@ def read_variants(text: str) -> dict[str, dict[str, Any]]:
     return variants
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_texts(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model, on which text, and where figures go."""
     parser.add_argument("model")
     parser.add_argument("calibration")
-    parser.add_argument("variants")
     parser.add_argument("--evaluation")
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--windows", type=int, default=128)
@@ -97,10 +96,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="windows that perplexity is taken on (default: all)")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_texts(parser)
+    parser.add_argument("variants")
     parser.add_argument("--dense", action="store_true", help="also the dense model")
     parser.add_argument("--authors", type=Path)
     parser.add_argument("--only", help="names of variants, with ; between them")
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     variants = read_variants(args.variants)
     windows, streams = texts(args)
