@@ -45,7 +45,7 @@ def traverse(
         progress.block(index)
         earlier = None if journal is None else journal.read(index)
         if matcher is not None:
-            matcher.before(index, compress=bool(block.layers) and earlier is None)
+            matcher.before(index, block.block, compress=bool(block.layers) and earlier is None)
         finished = earlier or Finished({})
         for layer, compressed, record in _block(block, index, stream, recipe, earlier):
             _replace(model, layer.name, compressed, originals)

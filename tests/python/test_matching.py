@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from families import tiny_model
+from rich.console import Console
 
 import sparlow
 from sparlow.api import compress, plan
@@ -20,7 +23,9 @@ from sparlow.matching.terms import LowRankTerm, SparseTerm
 from sparlow.matching.trainer import held_batches, rate_at
 from sparlow.recipe import Recipe
 from sparlow.records import MatchingRecord, Silent
+from sparlow.report import matching_table
 from sparlow.solve import relative_loss
+from sparlow.stream import Stream
 
 _TOKENS = torch.randint(0, 96, (48, 16), generator=torch.Generator().manual_seed(3))
 _CALIBRATION = {"windows": 48, "window_tokens": 16}
@@ -185,6 +190,11 @@ def test_divergence_lowers_the_step_and_keeps_the_best() -> None:
     assert record.held_out_after <= record.held_out_before
     assert record.curve[-1].learning_rate < record.curve[1].learning_rate
     assert any("model.layers.0: matching diverged" in note for note in watcher.notes)
+    console = Console(width=200, file=io.StringIO())
+    console.print(matching_table([dataclasses.asdict(record)]))
+    cells = console.file.getvalue().splitlines()[1].split()
+    assert cells[0] == "model.layers.0"
+    assert cells[-2] == str(record.lowered)
     assert all(torch.isfinite(p).all() for p in result.model.parameters() if p.is_floating_point())
 
 
@@ -228,11 +238,12 @@ def test_matching_needs_data() -> None:
         compress(tiny_model("llama"), _recipe(calibration=short), tokens=_TOKENS)
 
 
-def test_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [(Stepper, "step"), (Stream, "outputs")])
+def test_out_of_memory_says_what_to_lower(place: tuple[type, str], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Stepper, "step", full)
+    monkeypatch.setattr(*place, full)
     with pytest.raises(MemoryError, match=r"matching 4 windows per step .* lower matching\.batch"):
         compress(tiny_model("llama"), _recipe(), tokens=_TOKENS)
 
