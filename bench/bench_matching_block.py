@@ -103,12 +103,13 @@ def main() -> None:
     add_shape(parser)
     parser.add_argument("--authors", type=Path)
     parser.add_argument("--authors-epochs", type=int, default=authors_matching.EPOCHS)
+    parser.add_argument("--only", help="names of our rows, with ; between them")
     parser.set_defaults(blocks=1, vocabulary=32000)
     args = parser.parse_args()
     tokens = torch.randint(0, args.vocabulary, (args.windows, args.window_tokens), generator=torch.manual_seed(0))
     measure, rows = Measure(random_model(args), tokens, args.device), []
     models: dict[str, Any] = {}
-    for name in SCHEDULES:
+    for name in args.only.split(";") if args.only else SCHEDULES:
         models[name], row = ours(name, tokens, args)
         rows.append(row | {"loss": measure.loss(models[name].model.layers[0])})
         if name != "no matching":

@@ -17,6 +17,7 @@ from rich.console import Console
 import sparlow
 from sparlow.api import compress, plan
 from sparlow.layers import SparseLowRankLinear
+from sparlow.matching.graphs import Rehearsal, Waits
 from sparlow.matching.settings import Matching
 from sparlow.matching.steps import Stepper
 from sparlow.matching.terms import LowRankTerm, SparseTerm
@@ -144,6 +145,25 @@ class _Interrupter(Stepper):
         if self.count == 14:
             raise KeyboardInterrupt
         super().step(batch, rate)
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.to("meta"),
+        lambda x: torch.empty_like(x, device="meta").copy_(x),
+    ],
+)
+def test_a_rehearsal_finds_what_a_graph_cannot_hold(waits: Any) -> None:
+    x = torch.randn(8, 8, requires_grad=True)
+    with Rehearsal():
+        (torch.nn.functional.linear(x, x).to(torch.bfloat16).float() ** 2).sum().backward()
+    assert x.grad is not None
+    with Rehearsal(), pytest.raises(Waits):
+        waits(x.detach())
 
 
 def test_interruption_leaves_the_model_as_it_was_and_the_student_at_its_best(monkeypatch: pytest.MonkeyPatch) -> None:
