@@ -40,6 +40,13 @@ SCHEDULES: dict[str, Any] = {
 }
 
 
+def start(args: argparse.Namespace) -> Any:
+    """The model; its embeddings have unit size, so that the residual stream carries the block as in a trained model."""
+    model = random_model(args)
+    model.model.embed_tokens.weight.data.div_(model.config.initializer_range)
+    return model
+
+
 class Measure:
     """Inputs [windows, tokens, hidden] and dense outputs of the block, float32, in host memory."""
 
@@ -71,7 +78,7 @@ def ours(name: str, tokens: Tensor, args: argparse.Namespace) -> tuple[Any, dict
         calibration={"windows": args.windows, "window_tokens": args.window_tokens},
         matching=SCHEDULES[name],
     )
-    model = random_model(args)
+    model = start(args)
     reset_peak(args.device)
     done = sparlow.compress(model, recipe, tokens=tokens)
     row = {
@@ -107,7 +114,7 @@ def main() -> None:
     parser.set_defaults(blocks=1, vocabulary=32000)
     args = parser.parse_args()
     tokens = torch.randint(0, args.vocabulary, (args.windows, args.window_tokens), generator=torch.manual_seed(0))
-    measure, rows = Measure(random_model(args), tokens, args.device), []
+    measure, rows = Measure(start(args), tokens, args.device), []
     models: dict[str, Any] = {}
     for name in args.only.split(";") if args.only else SCHEDULES:
         models[name], row = ours(name, tokens, args)
