@@ -20,16 +20,18 @@ class Line:
     points: Sequence[tuple[float, float]]
 
 
-def line_chart(title: str, x_label: str, y_label: str, lines: Sequence[Line], *, log: bool = True) -> str:
-    """An SVG document. log: a logarithmic y axis, on which values <= 0 are left out.
+def line_chart(
+    title: str, x_label: str, y_label: str, lines: Sequence[Line], *, log: bool = True, log_x: bool = False
+) -> str:
+    """An SVG document. log, log_x: logarithmic axes, on which values <= 0 are left out.
 
     ValueError if no line has a point to draw.
     """
-    kept = [Line(line.name, [p for p in line.points if _drawable(p, log)]) for line in lines]
+    kept = [Line(line.name, [p for p in line.points if _drawable(p, log, log_x)]) for line in lines]
     points = [point for line in kept for point in line.points]
     if not points:
         raise ValueError(f"nothing to draw in the chart '{title}'")
-    to_x = _Axis([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, log=False)
+    to_x = _Axis([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, log=log_x)
     to_y = _Axis([y for _, y in points], _HEIGHT - _BOTTOM, _TOP, log=log)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
@@ -75,8 +77,8 @@ class _Axis:
         return math.log10(value) if self._log else value
 
 
-def _drawable(point: tuple[float, float], log: bool) -> bool:
-    return all(map(math.isfinite, point)) and (point[1] > 0 or not log)
+def _drawable(point: tuple[float, float], log: bool, log_x: bool) -> bool:
+    return all(map(math.isfinite, point)) and (point[0] > 0 or not log_x) and (point[1] > 0 or not log)
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle", more: str = "") -> str:
