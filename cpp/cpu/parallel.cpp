@@ -179,6 +179,11 @@ Index row_grain(Index cols) { return std::max<Index>(1, 65536 / std::max<Index>(
 
 }  // namespace cpu
 
+void parallel_for(Index count, Index grain, const std::function<void(Index, Index)>& body) {
+  require(count >= 0 && grain >= 1, "parallel_for over ", count, " in ranges of ", grain);
+  cpu::parallel_for(count, grain, body);
+}
+
 int num_threads() { return Pool::get().size(); }
 
 void set_num_threads(int count) {

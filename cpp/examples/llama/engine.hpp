@@ -39,16 +39,19 @@ class Engine {
   virtual int add(std::span<const int> prompt, const Sampling& sampling, int max_tokens) = 0;
   // Frees a slot at any time, also before its answer is complete. Throws std::invalid_argument for a free slot.
   virtual void remove(int slot) = 0;
-  // One token for every slot that waits for one, new slots' prompts included; empty when none does. The result
-  // lives until the next call. A slot's tokens do not depend on what the other slots hold.
+  // One token for every slot that waits for one, new slots' prompts included; empty when none does. A prompt longer
+  // than EngineOptions::prefill may answer some calls later. The result lives until the next call. What other slots
+  // hold changes a slot's logits by rounding at most.
   virtual std::span<const Step> step() = 0;
 };
 
 struct EngineOptions {
   std::string device = "cpu";  // "cpu", "cuda" or "cuda:N"
+  std::string dtype = "auto";  // float32 (CPU only), bfloat16, float16; auto: the checkpoint's, a GPU's without float32
   int slots = 1;
-  int context = 2048;  // tokens per slot; cut to what the model was trained for
-  int prefill = 512;   // most prompt tokens of one step of one slot that are computed together
+  int context = 2048;  // most tokens per slot; cut to what the model was trained for
+  int prefill = 256;   // most prompt tokens that are computed together
+  int threads = 0;     // of the CPU; 0: as many as sparlow takes by itself
 };
 
 // folder: config.json and safetensors, a sparlow checkpoint or a dense one. Throws std::runtime_error with the file
