@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-BUILD = Path(os.environ.get("SPARLOW_SERVER_TESTS", Path(__file__).resolve().parents[2] / "build" / "server-tests"))
+DEFAULT = Path(__file__).resolve().parents[2] / "build" / "server-tests-address-undefined"
+BUILD = Path(os.environ.get("SPARLOW_SERVER_TESTS", DEFAULT))
 VOCABULARY = 1000
 MASK = (1 << 64) - 1
 

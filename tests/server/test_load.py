@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -121,11 +122,17 @@ def dripped(client: socket.socket) -> bool:
 
 
 def test_a_client_that_does_not_read_is_cut_off(folder: Path) -> None:
-    with Server(folder, write_seconds=1, context=200_000) as server:
-        client = send(server, greedy([1], 190_000, stream=True), SO_RCVBUF=4096)
-        server.wait_for(running=1)
+    count = 1_500_000  # more than the buffers of a connection hold
+    with Server(folder, write_seconds=1, header_seconds=600, context=2_000_000) as server:
+        client = send(server, greedy([1], count, stream=True), SO_RCVBUF=4096)
         ask(server, 3)
         server.wait_for(running=0, connections=1)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.recv(1 << 20):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"[DONE]" not in answer
         client.close()
 
 

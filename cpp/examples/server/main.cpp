@@ -14,6 +14,8 @@ int main(int count, char** words) {
     const serve::Options options = serve::parse_options(count, words);
     llama::EngineOptions engine;
     engine.device = options.device;
+    engine.dtype = options.dtype;
+    engine.threads = options.threads;
     engine.slots = options.slots;
     engine.context = options.context;
     const auto made = llama::make_engine(options.folder, engine);

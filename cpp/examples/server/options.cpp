@@ -27,9 +27,11 @@ const Text kTexts[] = {
     {"--name", &Options::name, "the model's name in answers (default: the folder's name)"},
     {"--host", &Options::host, "address to listen on"},
     {"--device", &Options::device, "cpu, cuda or cuda:N"},
+    {"--dtype", &Options::dtype, "float32, bfloat16 or float16"},
 };
 const Number kNumbers[] = {
     {"--port", &Options::port, 0, 65535, "port to listen on; 0: any free one"},
+    {"--threads", &Options::threads, 0, 4096, "of the CPU; 0: as many as sparlow takes by itself"},
     {"--slots", &Options::slots, 1, 4096, "requests computed together"},
     {"--context", &Options::context, 1, kAny, "tokens of prompt and answer, for each of them"},
     {"--queue", &Options::queue, 0, kAny, "requests that wait for a slot before others get 503"},

@@ -11,6 +11,8 @@ struct Options {
   std::string host = "127.0.0.1";
   int port = 8080;  // 0: any free one
   std::string device = "cpu";
+  std::string dtype = "auto";
+  int threads = 0;     // of the CPU; 0: as many as sparlow takes by itself
   int slots = 8;       // requests computed together
   int context = 2048;  // tokens of prompt and answer, for each of them
   int queue = 64;      // requests that wait for a slot before others are refused
