@@ -1,8 +1,6 @@
 #include "config.hpp"
 
-#include <cmath>
 #include <limits>
-#include <numbers>
 #include <stdexcept>
 
 namespace llama {
@@ -114,27 +112,6 @@ Config read_config(const Checkpoint& checkpoint) {
   if (config.head_dim % 2 != 0) refuse("head_dim", "must be even");
   if (config.heads % config.kv_heads != 0) refuse("num_attention_heads", "must be a multiple of num_key_value_heads");
   return config;
-}
-
-std::vector<float> frequencies(const Config& config) {
-  const Rope& rope = config.rope;
-  std::vector<float> out;
-  for (int i = 0; i < config.head_dim; i += 2) {
-    const float plain =
-        1.0f / std::pow(static_cast<float>(rope.theta), static_cast<float>(i) / static_cast<float>(config.head_dim));
-    const float slow = plain / static_cast<float>(rope.factor);
-    if (!rope.llama3) {
-      out.push_back(slow);
-      continue;
-    }
-    // Llama 3.1: wavelengths that the original context did not hold are stretched, a ramp leads there.
-    const double turns = rope.original_context * plain / (2 * std::numbers::pi);
-    const double smooth = (turns - rope.low_frequency) / (rope.high_frequency - rope.low_frequency);
-    if (turns < rope.low_frequency) out.push_back(slow);
-    else if (turns > rope.high_frequency) out.push_back(plain);
-    else out.push_back(static_cast<float>((1 - smooth) * slow + smooth * plain));
-  }
-  return out;
 }
 
 }  // namespace llama

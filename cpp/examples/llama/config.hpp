@@ -31,7 +31,4 @@ struct Config {
 // Throws std::runtime_error naming the key that is missing, impossible or not supported.
 Config read_config(const sparlow::embed::Checkpoint& checkpoint);
 
-// Frequencies of the pairs of a head, radians per position: [head_dim / 2].
-std::vector<float> frequencies(const Config& config);
-
 }  // namespace llama

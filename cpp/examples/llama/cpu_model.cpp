@@ -1,10 +1,10 @@
 // The model on the CPU: every linear layer, dense ones too, is a layer of sparlow.
-#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
 #include "cpu_ops.hpp"
 #include "model.hpp"
+#include "rope.hpp"
 #include "sampler.hpp"
 
 namespace llama {
@@ -24,7 +24,7 @@ class CpuModel final : public Model {
     for (int i = 0; i < config_.layers; ++i) blocks_.push_back(block(weights, "model.layers." + std::to_string(i)));
     final_norm_ = norm(weights, "model.norm.weight");
     head_ = layer(weights.head());
-    make_angles();
+    angles_ = angle_table(config_, limits_.context, dtype);
     make_buffers();
   }
 
@@ -98,21 +98,6 @@ class CpuModel final : public Model {
             norm(weights, prefix + ".post_attention_layernorm.weight")};
   }
 
-  void make_angles() {
-    const std::vector<float> speeds = frequencies(config_);
-    for (int position = 0; position < limits_.context; ++position)
-      for (const float speed : speeds) {
-        cosines_.push_back(std::cos(static_cast<float>(position) * speed));
-        sines_.push_back(std::sin(static_cast<float>(position) * speed));
-      }
-    for (std::vector<float>* table : {&cosines_, &sines_}) {  // as the type holds them
-      const auto count = static_cast<std::int64_t>(table->size());
-      std::vector<std::byte> stored(table->size() * 4);
-      convert(table->data(), SPARLOW_F32, stored.data(), dtype_, count);
-      convert(stored.data(), dtype_, table->data(), SPARLOW_F32, count);
-    }
-  }
-
   void make_buffers() {
     const auto buffer = [&](std::int64_t width) {
       return std::make_unique<embed::Workspace>(limits_.rows * width * size_);
@@ -176,8 +161,8 @@ class CpuModel final : public Model {
     const std::int64_t angle = std::int64_t{row.position} * (dim / 2), bytes = dim * size_;
     std::byte *q = at(q_) + r * config_.q_width() * size_, *k = at(k_) + r * config_.kv_width() * size_;
     const std::byte* v = at(v_) + r * config_.kv_width() * size_;
-    cpu::rotate(dtype_, q, &cosines_[angle], &sines_[angle], config_.heads, dim);
-    cpu::rotate(dtype_, k, &cosines_[angle], &sines_[angle], config_.kv_heads, dim);
+    cpu::rotate(dtype_, q, &angles_.cosines[angle], &angles_.sines[angle], config_.heads, dim);
+    cpu::rotate(dtype_, k, &angles_.cosines[angle], &angles_.sines[angle], config_.kv_heads, dim);
     for (int head = 0; head < config_.kv_heads; ++head) {
       const std::int64_t to = cached(layer, row.slot, head) + row.position * bytes;
       std::memcpy(at(keys_) + to, k + head * bytes, static_cast<std::size_t>(bytes));
@@ -223,7 +208,7 @@ class CpuModel final : public Model {
   std::vector<Block> blocks_;
   const void* final_norm_;
   LayerPointer head_;
-  std::vector<float> cosines_, sines_;
+  AngleTable angles_;
   Buffer hidden_, x_, y_, q_, k_, v_, gate_, up_, keys_, values_, stored_logits_, logits_, workspace_;
   std::span<const Row> rows_;
 };
