@@ -32,10 +32,10 @@ def expected_tokens(prompt: list[int], count: int, seed: int = 0, vocabulary: in
 
 
 class Server:
-    """fake_server on a free port. Options are the server's; names in capitals go to its environment."""
+    """A server on a free port. Options are the server's; names in capitals go to its environment."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        words = [str(BUILD / "fake_server"), str(folder), "--port", "0"]
+    def __init__(self, folder: Path, program: Path = BUILD / "fake_server", **options: Any) -> None:
+        words = [str(program), str(folder), "--port", "0"]
         environment = dict(os.environ)
         for name, value in options.items():
             if name.isupper():

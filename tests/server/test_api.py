@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 from typing import Any
 
@@ -91,7 +92,8 @@ def test_models_and_health(server: Server) -> None:
         (b"", None, "not valid JSON"),
         (b'{"prompt": "\xff"}', None, "not valid JSON"),
         (b'{"prompt": [1], "seed": 1e999}', None, "not valid JSON"),
-        (b"[" * 200_000, None, "not valid JSON"),
+        (b"[" * 200_000, None, "nested deeper than 8 levels"),
+        (b'{"stop": %b%b}' % (b"[" * 400_000, b"]" * 400_000), None, "nested deeper than 8 levels"),
         (b"[1]", None, "must be a JSON object"),
         ({}, "prompt", "is missing"),
         ({"prompt": None}, "prompt", "is missing"),
@@ -132,6 +134,25 @@ def test_bad_requests_name_the_field(server: Server, body: Any, field: str | Non
         error = answer["error"]
         assert (status, error["type"], error["param"]) == (400, "invalid_request_error", field), error
         assert message in error["message"]
+
+
+def test_mangled_bodies_get_an_answer(server: Server) -> None:
+    chance = random.Random(2)
+    body = json.dumps({"prompt": [1, 2], "max_tokens": 2, "temperature": 0.5, "seed": 3, "stop": ["a"], "user": "é"})
+    connection = server.connect()
+    for _ in range(500):
+        mangled = bytearray(body.encode())
+        for _ in range(chance.randrange(1, 4)):
+            at = chance.randrange(len(mangled))
+            mangled[at : at + chance.randrange(3)] = chance.choice(
+                [b"", b'"', b"9", b"[", b"}", b"\xff", b"null", b"-"]
+            )
+        connection.request("POST", "/v1/completions", bytes(mangled), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        assert response.status in {200, 400}, (mangled, answer)
+        assert ("error" in answer) == (response.status == 400)
+    connection.close()
 
 
 def test_another_model_is_not_found(server: Server) -> None:

@@ -6,6 +6,7 @@
 namespace serve {
 namespace {
 
+constexpr int kDeepest = 8;
 constexpr std::size_t kMostStops = 4, kLongestStop = 1024;
 
 struct Reading {
@@ -148,10 +149,16 @@ const std::map<std::string, Reader> kFields = {
     {"echo", read_nothing},
 };
 
+// Copies and messages of a value recurse into it; a request has no need of depth.
+bool shallow(int depth, Json::parse_event_t, Json&) {
+  if (depth > kDeepest) throw bad_request("the body is nested deeper than " + std::to_string(kDeepest) + " levels");
+  return true;
+}
+
 Json parse_object(const std::string& body) {
   Json json;
   try {
-    json = Json::parse(body);
+    json = Json::parse(body, shallow);
   } catch (const Json::exception& error) {
     throw bad_request("the body is not valid JSON: " + cut(error.what()));
   }
