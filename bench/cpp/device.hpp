@@ -16,7 +16,7 @@ namespace sparlow::bench {
 struct Way {
   std::function<void(int)> run;
   int copies = 1;
-  bool dense = false;   // calls the device's dense product, which on a CPU has threads of its own
+  bool dense = false;   // calls the dense library, which on a CPU has threads of its own
   bool queued = false;  // only enqueues work: on a GPU it is timed as a CUDA graph
 };
 

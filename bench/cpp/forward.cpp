@@ -143,6 +143,20 @@ void measure_setting(Session& session, const Setting& setting, std::map<Index, T
   }
 }
 
+void write_totals(Session& session, const Json& what, const std::map<Index, Total>& totals) {
+  const std::string model = session.options().text("model");
+  for (const auto& [tokens, total] : totals) {
+    const double ratio = total.dense / total.seconds;
+    Json json;
+    json.add("kind", "total").add("bench", "forward").add("model", model).add("tokens", tokens).add("what", what);
+    json.add("seconds", total.seconds).add("dense_seconds", total.dense).add("times_dense", ratio);
+    session.line(json);
+    session.note("all linear layers of " + model + ", " + std::to_string(tokens) +
+                 " tokens: " + std::to_string(1e3 * total.seconds) + " ms, dense " + std::to_string(1e3 * total.dense) +
+                 " ms, " + std::to_string(ratio) + " times dense");
+  }
+}
+
 void run(Session& session) {
   for (const std::string& format : session.options().list("formats"))
     for (const std::string& dtype : session.options().list("dtypes"))
@@ -150,11 +164,8 @@ void run(Session& session) {
         std::map<Index, Total> totals;
         for (const LayerSize& size : session.layers())
           measure_setting(session, {size, parse_format(format), parse_dtype(dtype), rank}, totals);
-        if (session.options().text("model").empty()) continue;
-        for (const auto& [tokens, total] : totals)
-          session.note("all linear layers of " + session.options().text("model") + ", " + std::to_string(tokens) +
-                       " tokens: " + std::to_string(1e3 * total.seconds) + " ms, dense " +
-                       std::to_string(1e3 * total.dense) + " ms, ratio " + std::to_string(total.dense / total.seconds));
+        const Json what = Json().add("format", format).add("dtype", dtype).add("rank", rank);
+        if (!session.options().text("model").empty()) write_totals(session, what, totals);
       }
 }
 
