@@ -10,6 +10,7 @@
 #include "slices.hpp"
 #include "support.hpp"
 #include "tensors.hpp"
+#include "verify.hpp"
 
 using namespace sparlow;
 using namespace sparlow::bench;
@@ -133,6 +134,23 @@ TEST_CASE("timing takes the asked number of repeats and reaches every copy") {
   CHECK(cold_copies(*device, 1) > cold_copies(*device, 1 << 26));
   CHECK(cold_copies(*device, std::int64_t{1} << 40) == 2);
   CHECK(test::fails_with(ErrorCode::invalid_argument, "unknown device 'tpu'", [] { make_device("tpu"); }));
+}
+
+TEST_CASE("a wrong or unwritten result is noticed") {
+  const auto device = make_device("cpu");
+  const auto bytes_of_floats = [](const std::vector<float>& values) {
+    const auto* from = reinterpret_cast<const std::byte*>(values.data());
+    return std::vector<std::byte>(from, from + 4 * values.size());
+  };
+  const Product product{"it", 2, 2, 1, DType::f32, [](Index row) { return std::vector<double>{row + 1.0}; }};
+  const std::vector<std::byte> x = bytes_of_floats({5, 3});
+  CHECK(verify(*device, product, x, Uploaded(*device, bytes_of_floats({0, 0, 3, 6}))) == 0);
+  CHECK(verify(*device, product, x, Uploaded(*device, bytes_of_floats({0, 0, 3, 6.01f}))) > 0);
+  const auto refused = [&](const std::string& part, const std::vector<std::byte>& y) {
+    return test::fails_with(ErrorCode::internal, part, [&] { verify(*device, product, x, Uploaded(*device, y)); });
+  };
+  CHECK(refused("it gives a wrong result", bytes_of_floats({0, 0, 3, 7})));
+  CHECK(refused("it left entry 0 of its result unwritten", poison(product)));
 }
 
 TEST_CASE("slices cover everything once, also fewer items than threads") {
