@@ -54,7 +54,8 @@ std::unique_ptr<Device> make_device(const std::string& name);
 std::unique_ptr<Device> make_cpu_device();
 std::unique_ptr<Device> make_cuda_device(const std::string& name);
 
-// What this machine reaches in a plain read and in plain products, measured now.
+// What this machine reaches in a plain read and in plain products, measured now: the fastest of some, for a ceiling
+// must not be lower because something else ran.
 struct Ceilings {
   double bytes_per_s = 0;
   double flops = 0;

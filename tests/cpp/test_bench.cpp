@@ -76,6 +76,7 @@ TEST_CASE("shapes are read or refused") {
 TEST_CASE("quartiles interpolate, and one value is its own spread") {
   const Spread five = spread({5, 1, 4, 2, 3});
   CHECK(five.median == 3);
+  CHECK(five.fastest == 1);
   CHECK(five.q1 == 2);
   CHECK(five.q3 == 4);
   const Spread even = spread({1, 2, 3, 4});
