@@ -9,7 +9,8 @@
 namespace sparlow::bench {
 namespace {
 
-constexpr int kLeastCalls = 24;  // of one graph, so that gaps between graphs do not count
+constexpr int kLeastCalls = 24;     // of one graph, so that gaps between graphs do not count
+constexpr double kEnough = 300e-6;  // seconds of calls in a row, for the same reason
 constexpr int kWarmUp = 3;
 
 // What one repeat launches.
@@ -32,11 +33,16 @@ class Launch {
   }
   Launch(const Launch&) = delete;
 
+  // Without a graph: as many calls as make up enough time.
+  void calibrate(cudaEvent_t begin, cudaEvent_t end) {
+    if (graph_ == nullptr) calls_ = calls_for(seconds_per_call(begin, end), kEnough);
+  }
+
   double seconds_per_call(cudaEvent_t begin, cudaEvent_t end) {
     float ms = 0;
     check(cudaEventRecord(begin, stream_), "cudaEventRecord");
     if (graph_ != nullptr) check(cudaGraphLaunch(graph_, stream_), "cudaGraphLaunch");
-    else way_.run(turn_++);
+    for (int i = 0; graph_ == nullptr && i < calls_; ++i) way_.run(turn_++);
     check(cudaEventRecord(end, stream_), "cudaEventRecord");
     check(cudaEventSynchronize(end), "cudaEventSynchronize");
     check(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
@@ -104,7 +110,10 @@ class CudaDevice final : public Device {
 
   std::vector<Spread> measure(const std::vector<Way>& ways, int repeats) override {
     std::vector<std::unique_ptr<Launch>> launches;
-    for (const Way& way : ways) launches.push_back(std::make_unique<Launch>(way, stream_));
+    for (const Way& way : ways) {
+      launches.push_back(std::make_unique<Launch>(way, stream_));
+      launches.back()->calibrate(begin_, end_);
+    }
     std::vector<std::vector<double>> seconds(ways.size());
     for (int repeat = -kWarmUp; repeat < repeats; ++repeat)
       for (std::size_t i = 0; i < ways.size(); ++i) {

@@ -16,7 +16,7 @@ namespace sparlow::bench {
 struct Way {
   std::function<void(int)> run;
   int copies = 1;
-  bool dense = false;   // calls the device's dense product, which on a CPU has threads of its own
+  bool dense = false;   // calls the dense library, which on a CPU has threads of its own
   bool queued = false;  // only enqueues work: on a GPU it is timed as a CUDA graph
 };
 
@@ -54,7 +54,8 @@ std::unique_ptr<Device> make_device(const std::string& name);
 std::unique_ptr<Device> make_cpu_device();
 std::unique_ptr<Device> make_cuda_device(const std::string& name);
 
-// What this machine reaches in a plain read and in plain products, measured now.
+// What this machine reaches in a plain read and in plain products, measured now: the fastest of some, for a ceiling
+// must not be lower because something else ran.
 struct Ceilings {
   double bytes_per_s = 0;
   double flops = 0;

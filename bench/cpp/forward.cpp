@@ -1,16 +1,11 @@
 // One compressed layer, weights cold, against the device's dense product in the same run.
-#include <algorithm>
-#include <cmath>
-
 #include "session.hpp"
-#include "sparlow/error.hpp"
 #include "sparlow/layer.hpp"
 #include "tensors.hpp"
+#include "verify.hpp"
 
 namespace sparlow::bench {
 namespace {
-
-constexpr int kCheckedRows = 16;
 
 struct Setting {
   LayerSize size;
@@ -29,16 +24,18 @@ class Contest {
         dense_dtype_(device.dense_dtype(setting.dtype)) {
     make_layers(cold_copies(device, first_.bytes()));
     const std::int64_t count = setting.size.d_out * setting.size.d_in;
-    const auto values = random_values(count, 7, dense_dtype_);
+    dense_values_ = random_values(count, 7, dense_dtype_);
     const int copies = cold_copies(device, count * bytes_of(dense_dtype_));
-    for (int i = 0; i < copies; ++i) dense_.emplace_back(device, values);
+    for (int i = 0; i < copies; ++i) dense_.emplace_back(device, dense_values_);
   }
 
   Row measure(Index tokens, int repeats) {
     const Index d_out = setting_.size.d_out, d_in = setting_.size.d_in;
+    const Product ours = packed_product(tokens), theirs = dense_product(tokens);
     const auto values = random_values(tokens * d_in, 11, setting_.dtype);
-    const Uploaded x(device_, values), dense_x(device_, random_values(tokens * d_in, 11, dense_dtype_));
-    const Uploaded y(device_, poison(tokens, setting_.dtype)), dense_y(device_, poison(tokens, dense_dtype_));
+    const auto dense_values = random_values(tokens * d_in, 11, dense_dtype_);
+    const Uploaded x(device_, values), y(device_, poison(ours));
+    const Uploaded dense_x(device_, dense_values), dense_y(device_, poison(theirs));
     const std::int64_t room = layers_[0]->workspace_bytes(tokens);
     const std::shared_ptr<void> workspace = device_.allocate(room);
     const Way packed{[&](int i) {
@@ -52,10 +49,10 @@ class Contest {
                     },
                     static_cast<int>(dense_.size()), true, true};
     const std::vector<Spread> seconds = device_.measure({packed, dense}, repeats);
-    packed.run(0);
     Row row = describe(tokens, seconds[0]);
     row.baseline = Baseline{device_.dense_name(setting_.dtype), seconds[1]};
-    row.more.add("copies", static_cast<int>(layers_.size())).add("error", error(values, y, tokens));
+    row.more.add("copies", static_cast<int>(layers_.size())).add("error", verify(device_, ours, values, y));
+    row.more.add("dense_error", verify(device_, theirs, dense_values, dense_y));
     return row;
   }
 
@@ -69,11 +66,6 @@ class Contest {
       layers_.push_back(host ? make_cpu_layer(first_.shape, tensors_[static_cast<std::size_t>(i)].tensors(), i == 0)
                              : make_device_layer(backend, ops, device_.stream(), first_.shape, first_.tensors()));
     if (ops != nullptr) ops_ = ops;
-  }
-
-  std::vector<std::byte> poison(Index tokens, DType dtype) const {
-    return std::vector<std::byte>(static_cast<std::size_t>(tokens * setting_.size.d_out * bytes_of(dtype)),
-                                  std::byte{0xff});
   }
 
   Row describe(Index tokens, const Spread& seconds) const {
@@ -97,24 +89,20 @@ class Contest {
     return row;
   }
 
-  // Of some rows of the first token's result, against sums in f64: root mean square of the difference over that of
-  // the result.
-  double error(const std::vector<std::byte>& x, const Uploaded& y, Index tokens) const {
-    const Index d_out = setting_.size.d_out, d_in = setting_.size.d_in;
-    std::vector<std::byte> got = poison(tokens, setting_.dtype);
-    device_.download(got.data(), y.data(), static_cast<std::int64_t>(got.size()));
-    double wrong = 0, right = 0;
-    for (Index k = 0; k < std::min<Index>(kCheckedRows, d_out); ++k) {
-      const Index row = k * d_out / std::min<Index>(kCheckedRows, d_out);
-      const std::vector<double> w = first_.dense_row(row);
-      double sum = 0;
-      for (Index j = 0; j < d_in; ++j) sum += w[static_cast<std::size_t>(j)] * value_at(x.data(), j, setting_.dtype);
-      wrong += std::pow(sum - value_at(got.data(), row, setting_.dtype), 2);
-      right += sum * sum;
-    }
-    const double relative = std::sqrt(wrong / right);
-    if (!(relative < 0.05)) fail(ErrorCode::internal, "the layer's result is wrong: relative error ", relative);
-    return relative;
+  Product packed_product(Index tokens) const {
+    return {"the layer",        tokens,         setting_.size.d_out,
+            setting_.size.d_in, setting_.dtype, [this](Index row) { return first_.dense_row(row); }};
+  }
+
+  Product dense_product(Index tokens) const {
+    const Index d_in = setting_.size.d_in;
+    const auto row = [this, d_in](Index i) {
+      std::vector<double> values(static_cast<std::size_t>(d_in));
+      for (Index j = 0; j < d_in; ++j)
+        values[static_cast<std::size_t>(j)] = value_at(dense_values_.data(), i * d_in + j, dense_dtype_);
+      return values;
+    };
+    return {device_.dense_name(setting_.dtype), tokens, setting_.size.d_out, d_in, dense_dtype_, row};
   }
 
   Device& device_;
@@ -124,6 +112,7 @@ class Contest {
   std::vector<std::unique_ptr<Layer>> layers_;
   std::shared_ptr<LinearOps> ops_;
   DType dense_dtype_;
+  std::vector<std::byte> dense_values_;
   std::vector<Uploaded> dense_;
 };
 
@@ -143,6 +132,20 @@ void measure_setting(Session& session, const Setting& setting, std::map<Index, T
   }
 }
 
+void write_totals(Session& session, const Json& what, const std::map<Index, Total>& totals) {
+  const std::string model = session.options().text("model");
+  for (const auto& [tokens, total] : totals) {
+    const double ratio = total.dense / total.seconds;
+    Json json;
+    json.add("kind", "total").add("bench", "forward").add("model", model).add("tokens", tokens).add("what", what);
+    json.add("seconds", total.seconds).add("dense_seconds", total.dense).add("times_dense", ratio);
+    session.line(json);
+    session.note("all linear layers of " + model + ", " + std::to_string(tokens) +
+                 " tokens: " + std::to_string(1e3 * total.seconds) + " ms, dense " + std::to_string(1e3 * total.dense) +
+                 " ms, " + std::to_string(ratio) + " times dense");
+  }
+}
+
 void run(Session& session) {
   for (const std::string& format : session.options().list("formats"))
     for (const std::string& dtype : session.options().list("dtypes"))
@@ -150,11 +153,8 @@ void run(Session& session) {
         std::map<Index, Total> totals;
         for (const LayerSize& size : session.layers())
           measure_setting(session, {size, parse_format(format), parse_dtype(dtype), rank}, totals);
-        if (session.options().text("model").empty()) continue;
-        for (const auto& [tokens, total] : totals)
-          session.note("all linear layers of " + session.options().text("model") + ", " + std::to_string(tokens) +
-                       " tokens: " + std::to_string(1e3 * total.seconds) + " ms, dense " +
-                       std::to_string(1e3 * total.dense) + " ms, ratio " + std::to_string(total.dense / total.seconds));
+        const Json what = Json().add("format", format).add("dtype", dtype).add("rank", rank);
+        if (!session.options().text("model").empty()) write_totals(session, what, totals);
       }
 }
 

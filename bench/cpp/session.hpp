@@ -2,7 +2,8 @@
 //
 // JSON lines: one of kind "run" (command, versions, hardware), one of kind "ceiling" for every plain product measured,
 // then one of kind "row" for each measurement: `case` says what was measured and identifies it, `seconds` has the
-// median and quartiles of one call, `baseline` the same of what it is compared with in the same run.
+// median and quartiles of one call, `baseline` the same of what it is compared with in the same run. With --model one
+// of kind "total" for the sum over all layers of the model.
 #pragma once
 
 #include <fstream>
@@ -49,9 +50,9 @@ class Session {
   const Ceilings& ceilings(DType dtype);
   void write(const Row& row);
   void note(const std::string& text);  // a line of the table only
+  void line(const Json& json);         // a JSON line only
 
  private:
-  void line(const Json& json);
   std::string bench_;
   Options options_;
   std::unique_ptr<Device> device_;

@@ -19,12 +19,17 @@ double quantile(const std::vector<double>& sorted, double share) {
 
 }  // namespace
 
-Json Spread::json() const { return Json().add("q1", q1).add("median", median).add("q3", q3).add("repeats", repeats); }
+Json Spread::json() const {
+  Json json;
+  json.add("fastest", fastest).add("q1", q1).add("median", median).add("q3", q3).add("repeats", repeats);
+  return json;
+}
 
 Spread spread(std::vector<double> values) {
   require(!values.empty(), "no measurement was made");
   std::sort(values.begin(), values.end());
-  return {quantile(values, 0.25), quantile(values, 0.5), quantile(values, 0.75), static_cast<int>(values.size())};
+  return {values.front(), quantile(values, 0.25), quantile(values, 0.5), quantile(values, 0.75),
+          static_cast<int>(values.size())};
 }
 
 int calls_for(double seconds, double enough) {

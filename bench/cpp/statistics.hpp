@@ -8,7 +8,7 @@
 namespace sparlow::bench {
 
 struct Spread {
-  double q1 = 0, median = 0, q3 = 0;
+  double fastest = 0, q1 = 0, median = 0, q3 = 0;
   int repeats = 0;
   Json json() const;  // in the unit of the values
 };

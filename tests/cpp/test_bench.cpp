@@ -1,4 +1,5 @@
 // What the microbenchmarks share: command lines, shapes, statistics, JSON, random layers, timing on the CPU.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -6,8 +7,10 @@
 #include "matrices.hpp"
 #include "options.hpp"
 #include "shapes.hpp"
+#include "slices.hpp"
 #include "support.hpp"
 #include "tensors.hpp"
+#include "verify.hpp"
 
 using namespace sparlow;
 using namespace sparlow::bench;
@@ -73,6 +76,7 @@ TEST_CASE("shapes are read or refused") {
 TEST_CASE("quartiles interpolate, and one value is its own spread") {
   const Spread five = spread({5, 1, 4, 2, 3});
   CHECK(five.median == 3);
+  CHECK(five.fastest == 1);
   CHECK(five.q1 == 2);
   CHECK(five.q3 == 4);
   const Spread even = spread({1, 2, 3, 4});
@@ -131,6 +135,53 @@ TEST_CASE("timing takes the asked number of repeats and reaches every copy") {
   CHECK(cold_copies(*device, 1) > cold_copies(*device, 1 << 26));
   CHECK(cold_copies(*device, std::int64_t{1} << 40) == 2);
   CHECK(test::fails_with(ErrorCode::invalid_argument, "unknown device 'tpu'", [] { make_device("tpu"); }));
+}
+
+TEST_CASE("a wrong or unwritten result is noticed") {
+  const auto device = make_device("cpu");
+  const auto bytes_of_floats = [](const std::vector<float>& values) {
+    const auto* from = reinterpret_cast<const std::byte*>(values.data());
+    return std::vector<std::byte>(from, from + 4 * values.size());
+  };
+  const Product product{"it", 2, 2, 1, DType::f32, [](Index row) { return std::vector<double>{row + 1.0}; }};
+  const std::vector<std::byte> x = bytes_of_floats({5, 3});
+  CHECK(verify(*device, product, x, Uploaded(*device, bytes_of_floats({0, 0, 3, 6}))) == 0);
+  CHECK(verify(*device, product, x, Uploaded(*device, bytes_of_floats({0, 0, 3, 6.01f}))) > 0);
+  const auto refused = [&](const std::string& part, const std::vector<std::byte>& y) {
+    return test::fails_with(ErrorCode::internal, part, [&] { verify(*device, product, x, Uploaded(*device, y)); });
+  };
+  CHECK(refused("it gives a wrong result", bytes_of_floats({0, 0, 3, 7})));
+  CHECK(refused("it left entry 0 of its result unwritten", poison(product)));
+}
+
+TEST_CASE("slices cover everything once, also fewer items than threads") {
+  Slices slices(3);
+  for (const Index count : {Index{0}, Index{2}, Index{7}, Index{300}}) {
+    std::vector<int> seen(static_cast<std::size_t>(count));
+    slices.run(count, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+    });
+    CHECK(std::count(seen.begin(), seen.end(), 1) == count);
+  }
+}
+
+TEST_CASE("a dense product is the same in slices") {
+  const auto device = make_device("cpu");
+  for (const Index tokens : {Index{1}, Index{2}, Index{40}}) {
+    constexpr Index kOut = 9, kIn = 16;
+    const auto x = random_values(tokens * kIn, 1, DType::f32), w = random_values(kOut * kIn, 2, DType::f32);
+    std::vector<float> y(static_cast<std::size_t>(tokens * kOut)), first;
+    bool same = true;
+    const Way way{[&](int) {
+                    device->dense(x.data(), w.data(), y.data(), tokens, kOut, kIn, DType::f32);
+                    if (first.empty()) first = y;
+                    for (std::size_t i = 0; i < y.size(); ++i) same = same && std::abs(y[i] - first[i]) < 1e-5f;
+                    std::fill(y.begin(), y.end(), 7.0f);
+                  },
+                  1, true};
+    device->measure({way}, 3);
+    CHECK(same);
+  }
 }
 
 TEST_CASE("the dense baseline multiplies") {
