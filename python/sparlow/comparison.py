@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from sparlow.budget import OPEN_PATTERNS
 from sparlow.report import bytes_text, seconds_text, table
 from sparlow.svg import Line, line_chart
 
@@ -30,9 +31,11 @@ class Row:
 
     @property
     def family(self) -> str:
-        """What stays the same along a curve: the N:M pattern, or that the density is free."""
-        pattern = self.setting.partition("+")[0]
-        return pattern if ":" in pattern else "densities"
+        """What stays the same along a curve: the pattern, or that the density is free beside a given rank."""
+        pattern, *parts = self.setting.split("+")
+        if pattern not in OPEN_PATTERNS:
+            return pattern
+        return " + ".join(["densities", *(f"rank {part[1:]}" for part in parts if part[0] == "r")])
 
 
 @dataclass(frozen=True)
@@ -81,26 +84,27 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def curves(rows: Iterable[Row]) -> list[Line]:
-    """Perplexity over megabytes, a curve per method and family, the best ones first."""
+    """Perplexity over megabytes, a curve per method and family with rows of more than one size, the best ones first."""
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in sorted(rows, key=lambda row: row.bytes):
         points.setdefault((row.method, row.family), []).append((row.bytes / 1e6, row.perplexity))
-    best = sorted(points, key=lambda name: min(y for _, y in points[name]))
-    return [Line(f"{method}, {family}", points[method, family], family == "densities") for method, family in best]
+    several = [name for name, found in points.items() if found[0][0] < found[-1][0]]
+    best = sorted(several, key=lambda name: min(y for _, y in points[name]))
+    return [Line(f"{method}, {family}", points[method, family], ":" not in family) for method, family in best]
 
 
 def chart(found: Comparison) -> tuple[str, list[str]]:
-    """An SVG document of the curves, and what it leaves out: rows above some times the dense perplexity.
+    """An SVG document of the curves, and the rows above some times the dense perplexity, which it leaves out.
 
-    ValueError if nothing is left to draw.
+    ValueError if no method is left with rows of more than one size.
     """
     most = _MOST_TIMES_DENSE * found.dense
-    drawn = [row for row in found.rows if row.perplexity <= most]
     left_out = [f"{row.method}, {row.setting}: {row.perplexity:.1f}" for row in found.rows if row.perplexity > most]
-    lines = curves(drawn)
-    if drawn:
-        ends = [pick(row.bytes / 1e6 for row in drawn) for pick in (min, max)]
-        lines.append(Line(f"dense, {found.rows[0].dense_bytes / 1e6:.0f} MB", [(x, found.dense) for x in ends]))
+    lines = curves(row for row in found.rows if row.perplexity <= most)
+    if not lines:
+        raise ValueError("no method has rows of more than one size, so there is no curve to draw")
+    ends = [pick(x for line in lines for x, _ in line.points) for pick in (min, max)]
+    lines.append(Line(f"dense, {found.rows[0].dense_bytes / 1e6:.0f} MB", [(x, found.dense) for x in ends]))
     labels = len(lines)
     svg = line_chart(
         "Perplexity against bytes", "linear layers, MB", "perplexity", lines, markers=True, most_labels=labels

@@ -11,6 +11,7 @@ _PLOT_WIDTH, _PLOT_HEIGHT = 520, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 36, 44
 _LABEL_STEP, _LETTER = 20, 7  # pixels
 _MOST_LABELS = 14
+_FEW_TICKS = 4
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,22 @@ class _Axis:
         return round(self._start + share * (self._end - self._start), 2)
 
     def ticks(self) -> list[float]:
-        """Round values inside the range; of a logarithmic axis 1, 2 and 5 times powers of ten."""
+        """Round values inside the range; of a logarithmic axis 1, 2, 5 times powers of ten, or more if it is short."""
         if self._log:
-            decades = range(math.floor(self._low), math.ceil(self._high) + 1)
-            candidates = [factor * 10.0**power for power in decades for factor in (1, 2, 5)]
-            inside = [value for value in candidates if self._low <= math.log10(value) <= self._high]
+            inside = self._round_values((1, 2, 5))
+            if len(inside) < _FEW_TICKS:
+                inside = self._round_values((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
             return inside or [10**self._low, 10**self._high]
         rough = (self._high - self._low) / 8
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
         first = math.ceil(self._low / step)
         return [(first + i) * step for i in range(int(self._high / step - first + 1e-9) + 1)]
+
+    def _round_values(self, factors: Sequence[float]) -> list[float]:
+        decades = range(math.floor(self._low), math.ceil(self._high) + 1)
+        candidates = [factor * 10.0**power for power in decades for factor in factors]
+        return [value for value in candidates if self._low <= math.log10(value) <= self._high]
 
     def _scaled(self, value: float) -> float:
         return math.log10(value) if self._log else value
