@@ -6,94 +6,115 @@
 
 namespace sparlow::kernels {
 
-// A mask word and how many values of the block come before it.
+// A mask word and where the values of its first set bit are.
 struct alignas(8) MaskEntry {
-  std::uint32_t mask, before;
+  std::uint32_t mask, values;
 };
 
-// One warp turns the masks of a block into entries.
-__device__ __forceinline__ void make_entries(MaskEntry* entries, const unsigned char* block, int lane) {
-  const uint4 words = reinterpret_cast<const uint4*>(block)[lane];
-  const unsigned a = __popc(words.x), b = a + __popc(words.y), c = b + __popc(words.z), all = c + __popc(words.w);
-  unsigned sum = all;
+// One warp turns the masks of a block into entries. values: the address of the block's, in any unit of bytes.
+__device__ __forceinline__ void make_entries(MaskEntry* entries, const unsigned char* masks, std::uint32_t values,
+                                             int lane) {
+  const uint2 words = reinterpret_cast<const uint2*>(masks)[lane];
+  const unsigned first = __popc(words.x), both = first + __popc(words.y);
+  unsigned sum = both;
 #pragma unroll
   for (int i = 1; i < 32; i *= 2) {
     const unsigned below = __shfl_up_sync(~0u, sum, i);
     sum += lane >= i ? below : 0;
   }
-  const unsigned start = sum - all;
-  auto* to = reinterpret_cast<uint4*>(entries + 4 * lane);
-  to[0] = make_uint4(words.x, start, words.y, start + a);
-  to[1] = make_uint4(words.z, start + b, words.w, start + c);
+  const unsigned start = values + 2 * (sum - both);
+  reinterpret_cast<uint4*>(entries)[lane] = make_uint4(words.x, start, words.y, start + 2 * first);
   __syncwarp();
 }
 
-__device__ __forceinline__ std::uint32_t pair_of(std::uint32_t low, std::uint32_t high) {
-  return __byte_perm(low, high, 0x5410);
-}
-
-// A lane's four elements of a chunk: two registers of an operand A.
-__device__ __forceinline__ uint2 expand_chunk(const MaskEntry* entries, const std::uint16_t* values, int chunk,
-                                              int lane) {
+// A lane's four elements of a chunk.
+struct Nibble {
+  std::uint32_t values;  // address of the first
+  unsigned bits;         // which there are; higher bits belong to other lanes
+};
+__device__ __forceinline__ Nibble nibble_of(const MaskEntry* entries, int chunk, int lane) {
   const MaskEntry entry = entries[4 * chunk + lane / 8];
   const int shift = 4 * (lane % 8);
-  const unsigned bits = entry.mask >> shift;
-  const std::uint16_t* from = values + entry.before + __popc(entry.mask & ((1u << shift) - 1));
-  const std::uint32_t a = bits & 1 ? from[0] : 0;
-  from += bits & 1;
-  const std::uint32_t b = bits & 2 ? from[0] : 0;
-  from += bits >> 1 & 1;
-  const std::uint32_t c = bits & 4 ? from[0] : 0;
-  from += bits >> 2 & 1;
-  const std::uint32_t d = bits & 8 ? from[0] : 0;
-  return make_uint2(pair_of(a, b), pair_of(c, d));
+  return {entry.values + 2 * __popc(entry.mask & ((1u << shift) - 1)), entry.mask >> shift};
 }
 
-// One block of s against 128 columns of x for 8 kTiles tokens.
+// As two registers of an operand A, from shared memory. Written so that a value costs a load and an addition.
+__device__ __forceinline__ uint2 expand_chunk(const MaskEntry* entries, int chunk, int lane) {
+  const Nibble n = nibble_of(entries, chunk, lane);
+  uint2 pairs;
+  asm("{\n"
+      ".reg .pred p<4>;\n"
+      ".reg .b32 at, bit<4>, v<4>;\n"
+      "and.b32 bit0, %3, 1;\n"
+      "and.b32 bit1, %3, 2;\n"
+      "and.b32 bit2, %3, 4;\n"
+      "and.b32 bit3, %3, 8;\n"
+      "setp.ne.u32 p0, bit0, 0;\n"
+      "setp.ne.u32 p1, bit1, 0;\n"
+      "setp.ne.u32 p2, bit2, 0;\n"
+      "setp.ne.u32 p3, bit3, 0;\n"
+      "mov.b32 at, %2;\n"
+      "mov.b32 v0, 0;\n"
+      "mov.b32 v1, 0;\n"
+      "mov.b32 v2, 0;\n"
+      "mov.b32 v3, 0;\n"
+      "@p0 ld.shared.u16 v0, [at];\n"
+      "@p0 add.u32 at, at, 2;\n"
+      "@p1 ld.shared.u16 v1, [at];\n"
+      "@p1 add.u32 at, at, 2;\n"
+      "@p2 ld.shared.u16 v2, [at];\n"
+      "@p2 add.u32 at, at, 2;\n"
+      "@p3 ld.shared.u16 v3, [at];\n"
+      "prmt.b32 %0, v0, v1, 0x5410;\n"
+      "prmt.b32 %1, v2, v3, 0x5410;\n"
+      "}\n"
+      : "=r"(pairs.x), "=r"(pairs.y)
+      : "r"(n.values), "r"(n.bits)
+      : "memory");
+  return pairs;
+}
+
+// 16 rows of s against 128 columns of x for 8 kTiles tokens.
 template <typename T, int kTiles>
-__device__ __forceinline__ void multiply_bitmap(float (&acc)[2][kTiles][4], const MaskEntry* entries,
-                                                const std::uint16_t* values, const unsigned char* x_rows, int tokens,
-                                                int lane) {
+__device__ __forceinline__ void multiply_bitmap(float (&acc)[kTiles][4], const MaskEntry* entries,
+                                                const unsigned char* x_rows, int tokens, int lane) {
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
     uint4 x[kTiles];
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) x[t] = load_x(x_rows, t, step, tokens, lane);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {  // k16, then tile of rows
-      const uint2 first = expand_chunk(entries, values, step * 8 + 2 * i, lane);
-      const uint2 second = expand_chunk(entries, values, step * 8 + 2 * i + 1, lane);
+    for (int k16 = 0; k16 < 2; ++k16) {
+      const uint2 first = expand_chunk(entries, step * 4 + 2 * k16, lane);
+      const uint2 second = expand_chunk(entries, step * 4 + 2 * k16 + 1, lane);
       const uint4 a = make_uint4(first.x, first.y, second.x, second.y);
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t)
-        mma_dense<T>(acc[i % 2][t], a, i < 2 ? x[t].x : x[t].z, i < 2 ? x[t].y : x[t].w);
+      for (int t = 0; t < kTiles; ++t) mma_dense<T>(acc[t], a, k16 ? x[t].z : x[t].x, k16 ? x[t].w : x[t].y);
     }
   }
 }
 
-// v: of one rank of the signed term and this block of columns, [quad lane][step] of pairs; its rows differ in sign.
+// The same with rows that are v of one rank of the signed term, [quad lane][step] of pairs, but for their signs.
 template <typename T, int kTiles>
-__device__ __forceinline__ void multiply_signs(float (&acc)[2][kTiles][4], const unsigned char* signs, const uint4* v,
+__device__ __forceinline__ void multiply_signs(float (&acc)[kTiles][4], const unsigned char* signs, const uint4* v,
                                                const unsigned char* x_rows, int tokens, int lane) {
-  const uint4 words = reinterpret_cast<const uint4*>(signs)[lane];
-  const std::uint32_t word[4] = {words.x, words.y, words.z, words.w};
+  const uint2 words = reinterpret_cast<const uint2*>(signs)[lane];
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
     const uint4 pairs = __ldg(v + lane % 4 * 4 + step);
-    const std::uint32_t pair[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+    const std::uint32_t pair[4] = {pairs.x, pairs.y, pairs.z, pairs.w}, word = step < 2 ? words.x : words.y;
     uint4 x[kTiles];
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) x[t] = load_x(x_rows, t, step, tokens, lane);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {  // k16, then tile of rows
+    for (int k16 = 0; k16 < 2; ++k16) {
       std::uint32_t a[4];
 #pragma unroll
       for (int r = 0; r < 4; ++r)
-        a[r] = pair[i / 2 * 2 + r / 2] ^ ((word[step] << (15 - (4 * i + r))) & 0x80008000u);
+        a[r] = pair[2 * k16 + r / 2] ^ ((word << (15 - (step % 2 * 8 + 4 * k16 + r))) & 0x80008000u);
 #pragma unroll
       for (int t = 0; t < kTiles; ++t)
-        mma_dense<T>(acc[i % 2][t], make_uint4(a[0], a[1], a[2], a[3]), i < 2 ? x[t].x : x[t].z,
-                     i < 2 ? x[t].y : x[t].w);
+        mma_dense<T>(acc[t], make_uint4(a[0], a[1], a[2], a[3]), k16 ? x[t].z : x[t].x, k16 ? x[t].w : x[t].y);
     }
   }
 }

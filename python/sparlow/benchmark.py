@@ -100,10 +100,20 @@ def _compare(layers: Sequence[SparseLowRankLinear], dense: Sequence[Tensor], tok
 
     def run_compressed() -> None:
         for layer in layers:
-            layer(inputs[layer.in_features])
+            _run_as_in_a_model(layer, inputs[layer.in_features])
 
     kernels = tuple(sorted({kernel_of(layer, tokens) for layer in layers}))
     return Timing(tokens, microseconds(run_dense, weight.device), microseconds(run_compressed, weight.device), kernels)
+
+
+def _run_as_in_a_model(layer: SparseLowRankLinear, x: Tensor) -> None:
+    """Layers of a stack follow one another: the first starts what the module around them would start."""
+    stack = layer.stack
+    if stack is not None and layer is stack.members[0]:
+        stack.enter()
+    layer(x)
+    if stack is not None and layer is stack.members[-1]:
+        stack.leave()
 
 
 def kernel_of(layer: SparseLowRankLinear, tokens: int) -> str:
@@ -113,7 +123,8 @@ def kernel_of(layer: SparseLowRankLinear, tokens: int) -> str:
         return "rows" if tokens <= host.most_tokens(spec.d_out, spec.d_in, layer.weight.dtype) else "unpack + dense"
     if not layer.is_packed:
         return "unpack + dense"
-    return packed.kernel_name(spec.d_out, spec.d_in, spec.rank, layer.weight.dtype, tokens, layer.weight.device)
+    shape = packed.Shape.of(spec) if layer.stack is None else layer.stack.shape
+    return packed.kernel_name(shape, layer.weight.dtype, tokens, layer.weight.device)
 
 
 def why_not_packed(layer: SparseLowRankLinear) -> str | None:
@@ -121,11 +132,7 @@ def why_not_packed(layer: SparseLowRankLinear) -> str | None:
     on_host = layer.format != "dense" and layer.weight.device.type == "cpu" and layer.sign_rank == 0
     if layer.is_packed or on_host:
         return None
-    if layer.format != "nm24":
-        return f"format {layer.format} has no kernel yet"
-    if layer.weight.dtype not in packed.DTYPES:
-        return f"kernels compute in bfloat16 and float16, not in {layer.weight.dtype}"
-    return packed.why_not(layer.weight.device)
+    return layer.why_not_packed()
 
 
 def microseconds(run: Callable[[], object], device: torch.device, replays: int = _REPLAYS) -> float:
