@@ -30,7 +30,7 @@ def ops() -> Iterator[FakeOps]:
 
 def make(family: str = "llama", **sizes: int) -> PreTrainedModel:
     torch.manual_seed(3)
-    return compress_randomly(tiny_model(family, **(SIZES | sizes)).to(torch.bfloat16), rank=4)
+    return compress_randomly(tiny_model(family, **(SIZES | sizes)), rank=4)
 
 
 def logits(model: PreTrainedModel) -> Tensor:
