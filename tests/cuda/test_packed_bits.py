@@ -77,9 +77,7 @@ CASES = [
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize(("pattern", "d_out", "d_in", "rank", "sign_rank"), CASES)
 @torch.no_grad()
-def test_forward_and_back(
-    pattern: str, d_out: int, d_in: int, rank: int, sign_rank: int, dtype: torch.dtype
-) -> None:
+def test_forward_and_back(pattern: str, d_out: int, d_in: int, rank: int, sign_rank: int, dtype: torch.dtype) -> None:
     for bias in (False, True):
         layer = make(pattern, d_out, d_in, rank, sign_rank, dtype, bias)
         before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}

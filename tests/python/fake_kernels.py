@@ -89,7 +89,15 @@ class FakeOps:
         return s, t["low_rank_u"].double() @ t["low_rank_v"].double()
 
     def forward(
-        self, native: tuple[Shape, torch.dtype], part: int, packed_at: int, bias: int, x: int, y: int, tokens: int, _: int
+        self,
+        native: tuple[Shape, torch.dtype],
+        part: int,
+        packed_at: int,
+        bias: int,
+        x: int,
+        y: int,
+        tokens: int,
+        _: int,
     ) -> None:
         (shape, dtype), rows = native, native[0].rows or (native[0].d_out,)
         self.launches.append((part, tokens))

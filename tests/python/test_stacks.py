@@ -141,7 +141,9 @@ def test_compiles_as_one_graph(ops: FakeOps) -> None:
 
 def test_what_cannot_be_stacked(ops: FakeOps) -> None:
     del ops
-    assert all(layer.stack is None for layer in compressed_modules(make(hidden_size=64, intermediate_size=192)).values())
+    assert all(
+        layer.stack is None for layer in compressed_modules(make(hidden_size=64, intermediate_size=192)).values()
+    )
     layers = compressed_modules(sparlow.unstack(model := make()) or model)
     gate, up = layers["model.layers.0.mlp.gate_proj"], layers["model.layers.0.mlp.up_proj"]
     assert can_stack([gate, up])
