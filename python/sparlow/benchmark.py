@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparlow import host, packed
+from sparlow import formats, host, packed
 from sparlow.layers import SparseLowRankLinear
 from sparlow.spec import LayerSpec
 
@@ -45,22 +45,41 @@ class Timing:
 
 
 def random_layer(
-    d_out: int, d_in: int, rank: int, dtype: torch.dtype, device: torch.device | str
+    d_out: int,
+    d_in: int,
+    rank: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    format: str = "nm24",
+    sign_rank: int = 0,
 ) -> SparseLowRankLinear:
-    """A 2:4 + low-rank layer of random numbers without bias, in evaluation mode, made on `device`."""
-    layer = SparseLowRankLinear(LayerSpec("nm24", "2:4", rank, d_out, d_in), False, dtype, device)
-    bytes_of_groups = [low | high << 4 for low in _LEGAL for high in _LEGAL]
-    table = torch.tensor(bytes_of_groups, dtype=torch.uint8, device=device)
+    """A layer of random numbers without bias, in evaluation mode, made on `device`; a bitmap keeps half."""
+    meta = _random_meta(format, d_out, d_in, device)
+    nnz = int(formats.bitmap_mask(meta, d_in).sum()) if format == "bitmap" else None
+    pattern = "2:4" if format == "nm24" else "0.5@matrix"
+    spec = LayerSpec(format, pattern, rank, d_out, d_in, nnz, sign_rank)
+    layer = SparseLowRankLinear(spec, False, dtype, device)
     with torch.no_grad():
         assert layer.weight_meta is not None
-        layer.weight_meta.copy_(table[torch.randint(len(table), layer.weight_meta.shape, device=device)])
-        if d_in % 8:
-            layer.weight_meta[:, -1] &= 15
+        layer.weight_meta.copy_(meta)
         layer.weight_packed.normal_(std=d_in**-0.5)
         layer.low_rank_u.normal_()
         layer.low_rank_v.normal_(std=0.3 * (max(rank, 1) * d_in) ** -0.5)
+        if sign_rank:
+            layer.sign_bits.copy_(_random_meta("bitmap", d_out, d_in, device))
+            layer.sign_u.normal_()
+            layer.sign_v.normal_(std=0.3 * (sign_rank * d_in) ** -0.5)
     layer.eval()
     return layer
+
+
+def _random_meta(format: str, d_out: int, d_in: int, device: torch.device | str) -> Tensor:
+    legal = [low | high << 4 for low in _LEGAL for high in _LEGAL] if format == "nm24" else range(256)
+    table = torch.tensor(list(legal), dtype=torch.uint8, device=device)
+    meta = table[torch.randint(len(table), (d_out, (d_in + 7) // 8), device=device)]
+    if d_in % 8:
+        meta[:, -1] &= (1 << d_in % 8) - 1
+    return meta
 
 
 def copies_of(d_out: int, d_in: int, dtype: torch.dtype, device: torch.device) -> int:
