@@ -5,9 +5,9 @@
 Weights are cold (copies take turns through more than 400 MB), calls are CUDA graphs, times medians in microseconds and
 the low-rank part is included everywhere. Formats: nm24, bitmap (half of the entries kept), and with "+1" a signed term
 of rank one. For 2:4, `torch_us` is cuSPARSELt through torch with its searched algorithm, then x Vᵀ and an addition of
-the product with Uᵀ, `cusparselt_us` its product with S alone; the result file says the version. `limit_us` is the larger
-of bytes at 3.35 TB/s and flops at 989 TFLOP/s (twice that for a 2:4 part); `of_limit` what we reach of it. Errors are
-relative to float64 of the same stored numbers. One JSON line a measurement.
+the product with Uᵀ, `cusparselt_us` its product with S alone; the result file has the version. `limit_us` is the
+larger of bytes at 3.35 TB/s and flops at 989 TFLOP/s (twice that for a 2:4 part); `of_limit` what we reach of it.
+Errors are relative to float64 of the same stored numbers. One JSON line a measurement.
 """
 
 from __future__ import annotations

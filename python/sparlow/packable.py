@@ -69,7 +69,7 @@ class Packable(nn.Linear):
         """Why no kernel of this device runs the layer; None if one does."""
         weight = self.weight_packed
         if self.spec.format == "dense":
-            return "format dense is not packed"
+            return "format dense has no kernel yet"
         if weight.dtype not in packed.DTYPES:
             return f"kernels compute in bfloat16 and float16, not in {weight.dtype}"
         if self.spec.d_in % 4:

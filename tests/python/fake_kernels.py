@@ -16,6 +16,7 @@ from sparlow.packed import ALL_PARTS, NAMES, Shape
 from sparlow.signed import dense_signed
 
 _BYTES = ("weight_meta", "sign_bits")
+Native = tuple[Shape, torch.dtype]  # what stands for a `LinearShape`
 
 
 def at(address: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -52,10 +53,10 @@ class FakeOps:
                 offset += -offset % 16
         yield -1, "end", (), offset
 
-    def packed_bytes(self, native: tuple[Shape, torch.dtype]) -> int:
+    def packed_bytes(self, native: Native) -> int:
         return list(self.places(*native))[-1][3]
 
-    def tensors(self, native: tuple[Shape, torch.dtype], packed_at: int, part: int) -> dict[str, Tensor]:
+    def tensors(self, native: Native, packed_at: int, part: int) -> dict[str, Tensor]:
         dtype = native[1]
         return {
             name: at(packed_at + offset, size, torch.uint8 if name in _BYTES else dtype)
@@ -63,7 +64,7 @@ class FakeOps:
             if p == part
         }
 
-    def pack(self, native: tuple[Shape, torch.dtype], part: int, rank: int, found: list[int], to: int, _: int) -> None:
+    def pack(self, native: Native, part: int, rank: int, found: list[int], to: int, _: int) -> None:
         for name, target in self.tensors(native, to, part).items():
             size = list(target.shape)
             if name.startswith("low_rank"):
@@ -71,16 +72,16 @@ class FakeOps:
             target.zero_()
             target[tuple(slice(n) for n in size)] = at(found[NAMES.index(name)], size, target.dtype)
 
-    def unpack(self, native: tuple[Shape, torch.dtype], part: int, packed_at: int, to: list[int], _: int) -> None:
+    def unpack(self, native: Native, part: int, packed_at: int, to: list[int], _: int) -> None:
         for name, source in self.tensors(native, packed_at, part).items():
             if to[NAMES.index(name)]:
                 at(to[NAMES.index(name)], source.shape, source.dtype).copy_(source)
 
-    def expand(self, native: tuple[Shape, torch.dtype], packed_at: int, w: int, _: int) -> None:
+    def expand(self, native: Native, packed_at: int, w: int, _: int) -> None:
         shape, dtype = native
         at(w, (shape.d_out, shape.d_in), dtype).copy_(self.dense(native, packed_at, 0)[0])
 
-    def dense(self, native: tuple[Shape, torch.dtype], packed_at: int, part: int) -> tuple[Tensor, Tensor]:
+    def dense(self, native: Native, packed_at: int, part: int) -> tuple[Tensor, Tensor]:
         shape, t = native[0], self.tensors(native, packed_at, part)
         unpack = formats.nm24_unpack if shape.format == "nm24" else formats.bitmap_unpack
         s = unpack(t["weight_packed"], t["weight_meta"], shape.d_in).double()
@@ -90,7 +91,7 @@ class FakeOps:
 
     def forward(
         self,
-        native: tuple[Shape, torch.dtype],
+        native: Native,
         part: int,
         packed_at: int,
         bias: int,
@@ -108,10 +109,10 @@ class FakeOps:
             found = found + at(bias, (w.shape[0],), dtype)
         at(y, (tokens, w.shape[0]), dtype).copy_(found)
 
-    def most_tokens(self, native: tuple[Shape, torch.dtype]) -> int:
+    def most_tokens(self, native: Native) -> int:
         return 32 if native[0].sign_rank or native[0].format == "bitmap" else 1 << 40
 
-    def kernel(self, native: tuple[Shape, torch.dtype], tokens: int) -> str:
+    def kernel(self, native: Native, tokens: int) -> str:
         del native, tokens
         return "fake"
 
@@ -123,9 +124,9 @@ def fake_kernels() -> Iterator[FakeOps]:
     for name, (_, run, _) in packed_ops._OPERATORS.items():
         library.impl(name, run, "CPU")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "ops_of", lambda device: ops)
-        patch.setattr(packed, "why_not", lambda device: None)
-        patch.setattr(packed, "stream_of", lambda device: 0)
+        patch.setattr(packed, "ops_of", lambda _: ops)
+        patch.setattr(packed, "why_not", lambda _: None)
+        patch.setattr(packed, "stream_of", lambda _: 0)
         patch.setattr(packed, "_addresses", lambda found: [found[n].data_ptr() if n in found else 0 for n in NAMES])
         patch.setattr(Shape, "native", lambda shape, dtype: (shape, dtype))
         yield ops

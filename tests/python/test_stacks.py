@@ -39,10 +39,11 @@ def logits(model: PreTrainedModel) -> Tensor:
 
 
 def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return list(a) == list(b) and all(
-        x.dtype == b[n].dtype and x.shape == b[n].shape and torch.equal(x.contiguous().view(torch.uint8), b[n].contiguous().view(torch.uint8))
-        for n, x in a.items()
-    )  # fmt: skip
+    def same(x: Tensor, y: Tensor) -> bool:
+        bits = [t.contiguous().view(torch.uint8) for t in (x, y)]
+        return x.dtype == y.dtype and x.shape == y.shape and torch.equal(*bits)
+
+    return list(a) == list(b) and all(same(x, b[name]) for name, x in a.items())
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
