@@ -45,9 +45,9 @@ void check(const LinearShape& shape, int part, const LinearTensors& tensors, con
   require((!has_values || tensors.values != nullptr) && tensors.meta != nullptr && packed != nullptr,
           "a tensor has no memory");
   require(shape.rank == 0 || (tensors.u != nullptr && tensors.v != nullptr), "a factor has no memory");
-  require(shape.sign_rank == 0 ||
-              (tensors.sign_bits != nullptr && tensors.sign_u != nullptr && tensors.sign_v != nullptr),
-          "a part of the signed term has no memory");
+  require(
+      shape.sign_rank == 0 || (tensors.sign_bits != nullptr && tensors.sign_u != nullptr && tensors.sign_v != nullptr),
+      "a part of the signed term has no memory");
   require(reinterpret_cast<std::uintptr_t>(packed) % 128 == 0, "the packed buffer must start at a multiple of 128");
 }
 

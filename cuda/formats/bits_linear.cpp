@@ -6,19 +6,19 @@ namespace sparlow::cuda {
 namespace {
 
 bits::BitsShape kernel_shape(const LinearShape& shape) {
-  return {static_cast<int>(shape.d_out),
-          static_cast<int>(shape.d_in),
-          static_cast<int>(shape.rank),
-          static_cast<int>(shape.sign_rank),
-          shape.format == Format::bitmap,
-          static_cast<std::size_t>(shape.stored)};
+  return {static_cast<int>(shape.d_out),     static_cast<int>(shape.d_in),   static_cast<int>(shape.rank),
+          static_cast<int>(shape.sign_rank), shape.format == Format::bitmap, static_cast<std::size_t>(shape.stored)};
 }
 
 bits::BitsPacked pieces_of(const bits::BitsShape& shape, void* packed) {
   const bits::BitsBytes bytes = bits::bits_bytes(shape);
   const std::size_t blocks = aligned(bytes.offsets), u = blocks + aligned(bytes.blocks), v = u + aligned(bytes.u);
   const std::size_t sign_v = v + aligned(bytes.v), sign_u = sign_v + aligned(bytes.sign_v);
-  return {static_cast<std::uint32_t*>(packed), at(packed, blocks), at(packed, u), at(packed, v), at(packed, sign_v),
+  return {static_cast<std::uint32_t*>(packed),
+          at(packed, blocks),
+          at(packed, u),
+          at(packed, v),
+          at(packed, sign_v),
           at(packed, sign_u)};
 }
 // The kernels that take these only read.

@@ -20,9 +20,9 @@ nm24::Nm24Device properties_of(int device) {
   check_device(device);
   const Bind bind(device);
   check(kernels::has_code_for_device(), "looking for code for this GPU");
-  return {10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
-              attribute(cudaDevAttrComputeCapabilityMinor, device),
-          attribute(cudaDevAttrMultiProcessorCount, device)};
+  return {
+      10 * attribute(cudaDevAttrComputeCapabilityMajor, device) + attribute(cudaDevAttrComputeCapabilityMinor, device),
+      attribute(cudaDevAttrMultiProcessorCount, device)};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Layers with bit masks on the GPU: y = x sᵀ + x ((us vs) ∘ signs)ᵀ + (x vᵀ) uᵀ + bias for a few tokens, with s in the
-// format bitmap or, beside signs, nm24. Raw pointers, sizes, a stream; no allocation, no synchronisation, safe to capture.
+// format bitmap or, beside signs, nm24. Raw pointers, sizes, a stream; no allocation, no synchronisation, safe to
+// capture.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,7 +20,7 @@ struct BitsShape {
   std::size_t stored;  // values of a bitmap
 };
 
-constexpr int kMostSignRanks = 4;   // of a forward pass; layers with more have to be expanded
+constexpr int kMostSignRanks = 4;    // of a forward pass; layers with more have to be expanded
 constexpr int kMostBitsTokens = 16;  // of one pass over the weights
 
 struct BitsBytes {

@@ -65,8 +65,8 @@ inline PackedBlocks blocks_of(const BitsShape& shape, const BitsPacked& packed) 
           sign_bytes(shape) / 16};
 }
 
-// Elements of a block in the order of its chunks, for one warp: each(place, index of the value in the block). nibble(chunk)
-// answers which of this lane's elements are set.
+// Elements of a block in the order of its chunks, for one warp: each(place, index of the value in the block).
+// nibble(chunk) answers which of this lane's elements are set.
 template <typename Nibble, typename Each>
 __device__ void walk_block(int lane, Nibble nibble, Each each) {
   int before = 0;
