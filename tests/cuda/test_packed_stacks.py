@@ -25,7 +25,9 @@ SIZES = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4,
 
 def make(family: str) -> PreTrainedModel:
     torch.manual_seed(1)
-    return compress_randomly(tiny_model(family, **SIZES), rank=16)
+    model = compress_randomly(tiny_model(family, **SIZES), rank=16)
+    sparlow.stack(model)
+    return model
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
