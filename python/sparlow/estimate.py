@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from .solve import estimate, parse_pattern, sign_rank
 
 _PROBE_SIZE = 1024
 _PROBE_SECONDS = 0.2
+_BYTES_PER_CHARACTER = 140  # of a text while it becomes tokens: ids, offsets and masks of the tokenizer, measured
 
 
 def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
@@ -91,7 +93,13 @@ def _calibration_bytes(model: Any, job: Job, recipe: Recipe, tokens: int) -> flo
     widest = max((sum(layer.layer.shape[0] for layer in entry.layers) for entry in job.blocks), default=0)
     batch = min(recipe.calibration.batch * recipe.calibration.window_tokens, tokens)
     stream = tokens * width
-    return float(size * (stream + max(entries * width, block + batch * widest)) + grams)
+    return float(size * (stream + max(entries * width, block + batch * widest)) + grams + _text_bytes(recipe))
+
+
+def _text_bytes(recipe: Recipe) -> float:
+    """A text is tokenized whole, which leaves a larger process behind."""
+    path = Path(str(recipe.calibration.source))
+    return float(_BYTES_PER_CHARACTER * path.stat().st_size) if path.suffix == ".txt" and path.is_file() else 0.0
 
 
 def _allocation_bytes(model: nn.Module, job: Job, recipe: Recipe) -> float:

@@ -147,6 +147,7 @@ __device__ void join(const Job& job, int row, int head, int heads, int splits) {
 // Grid: splits, tiles of heads, rows.
 template <class T, int D>
 __global__ void __launch_bounds__(kThreads) attention_kernel(Job job) {
+  begin_after_previous();
   const int split = blockIdx.x, tile = blockIdx.y, row = blockIdx.z;
   const int length = job.rows.positions[row] + 1, first = split * kSplit;
   if (first >= length) return;
@@ -205,7 +206,7 @@ void attention(sparlow_dtype dtype, const RowTable& rows, const Strided& q, int 
   const dim3 grid(static_cast<unsigned>(shape.splits), static_cast<unsigned>(cache.kv_heads * shape.tiles),
                   static_cast<unsigned>(rows.rows));
   with_type(dtype, [&]<class T>() {
-    const auto run = [&](auto kernel) { kernel<<<grid, kThreads, 0, stream>>>(job); };
+    const auto run = [&](auto kernel) { launch(kernel, grid, kThreads, stream, job); };
     if (cache.dim == 32) run(attention_kernel<T, 32>);
     else if (cache.dim == 64) run(attention_kernel<T, 64>);
     else if (cache.dim == 96) run(attention_kernel<T, 96>);

@@ -48,7 +48,37 @@ template <class Body>
 void with_type(sparlow_dtype dtype, Body&& body) {
   if (dtype == SPARLOW_BF16) body.template operator()<__nv_bfloat16>();
   else body.template operator()<__half>();
-  check(cudaGetLastError(), "launching a kernel");
+}
+
+// A kernel may be started while the one before it on the stream still runs; it calls this before it looks at memory,
+// and lets the one after it start likewise.
+__device__ __forceinline__ void begin_after_previous() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+  cudaGridDependencySynchronize();
+#endif
+}
+
+inline bool can_overlap() {
+  static const bool can = [] {
+    int device = 0, major = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+    return major >= 9;
+  }();
+  return can;
+}
+
+// Of kernels that call begin_after_previous().
+template <typename... Parameters, typename... Values>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, cudaStream_t stream, const Values&... values) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = dim3(static_cast<unsigned>(threads)), config.stream = stream;
+  config.attrs = &attribute, config.numAttrs = can_overlap() ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(values)...), "launching a kernel");
 }
 
 // The sum over a block of at most 1024 threads, in every thread.

@@ -13,6 +13,7 @@ unsigned blocks_for(std::int64_t count) { return static_cast<unsigned>((count + 
 
 template <class T>
 __global__ void embed_kernel(RowTable rows, const T* table, int width, T* hidden) {
+  begin_after_previous();
   const int row = blockIdx.x;
   const T* from = table + static_cast<std::int64_t>(rows.tokens[row]) * width;
   T* to = hidden + static_cast<std::int64_t>(row) * width;
@@ -24,6 +25,7 @@ __global__ void embed_kernel(RowTable rows, const T* table, int width, T* hidden
 template <class T, int kChunks>
 __global__ void __launch_bounds__(512)
     add_norm_kernel(T* hidden, const T* y, const T* weight, float epsilon, int width, T* out) {
+  begin_after_previous();
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * width;
   Pack<T, kVector> kept[kChunks];
   float squares = 0;
@@ -63,6 +65,7 @@ __device__ __forceinline__ void turn(const T* from, T* to, int i, int half, floa
 // One block a row and head; heads of q, then of k and v.
 template <class T>
 __global__ void rotate_kernel(RowTable rows, Strided q, Strided k, Strided v, Angles angles, int heads, Cache cache) {
+  begin_after_previous();
   const int row = blockIdx.x, head = blockIdx.y, half = cache.dim / 2;
   const int position = rows.positions[row];
   const float* cosines = angles.cosines + static_cast<std::int64_t>(position) * half;
@@ -86,6 +89,7 @@ __global__ void rotate_kernel(RowTable rows, Strided q, Strided k, Strided v, An
 
 template <class T>
 __global__ void silu_kernel(int rows, Strided gate, Strided up, int width, T* out) {
+  begin_after_previous();
   const std::int64_t chunk = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x,
                      per_row = width / kVector;
   const std::int64_t row = chunk / per_row, i = chunk % per_row * kVector;
@@ -101,6 +105,7 @@ __global__ void silu_kernel(int rows, Strided gate, Strided up, int width, T* ou
 
 template <class T>
 __global__ void bias_kernel(Strided y, const T* bias, int width) {
+  begin_after_previous();
   T* to = static_cast<T*>(y.data) + blockIdx.y * y.stride;
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < width) to[i] = from_float<T>(to_float(to[i]) + to_float(bias[i]));
@@ -108,6 +113,7 @@ __global__ void bias_kernel(Strided y, const T* bias, int width) {
 
 template <class T>
 __global__ void gather_kernel(const int* which, const T* from, int width, T* to) {
+  begin_after_previous();
   const std::int64_t source = static_cast<std::int64_t>(which[blockIdx.x]) * width;
   for (int i = threadIdx.x * kVector; i < width; i += blockDim.x * kVector)
     store<kVector>(to + static_cast<std::int64_t>(blockIdx.x) * width + i, load<kVector>(from + source + i));
@@ -122,6 +128,7 @@ __device__ __forceinline__ unsigned long long key_of(float x, int index) {
 
 template <class T>
 __global__ void argmax_kernel(const T* logits, int vocabulary, unsigned long long* best) {
+  begin_after_previous();
   const T* row = logits + static_cast<std::int64_t>(blockIdx.y) * vocabulary;
   unsigned long long mine = 0;
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < vocabulary; i += gridDim.x * blockDim.x)
@@ -132,6 +139,7 @@ __global__ void argmax_kernel(const T* logits, int vocabulary, unsigned long lon
 
 // Also makes `best` ready for the next call.
 __global__ void token_kernel(int rows, unsigned long long* best, int* tokens) {
+  begin_after_previous();
   const int row = blockIdx.x * blockDim.x + threadIdx.x;
   if (row >= rows) return;
   tokens[row] = best[row] >> 32 == ~0u ? -1 : static_cast<int>(~static_cast<unsigned>(best[row]));
@@ -142,7 +150,7 @@ template <class T>
 void launch_norm(int rows, T* hidden, const T* y, const T* weight, float epsilon, int width, T* out,
                  cudaStream_t stream) {
   const int chunks = (width + kVector - 1) / kVector, threads = chunks <= 512 ? (chunks + 31) / 32 * 32 : 512;
-  const auto run = [&](auto kernel) { kernel<<<rows, threads, 0, stream>>>(hidden, y, weight, epsilon, width, out); };
+  const auto run = [&](auto kernel) { launch(kernel, rows, threads, stream, hidden, y, weight, epsilon, width, out); };
   if (chunks <= 512) run(add_norm_kernel<T, 1>);
   else if (chunks <= 1024) run(add_norm_kernel<T, 2>);
   else run(add_norm_kernel<T, 8>);  // up to 32768
@@ -151,9 +159,11 @@ void launch_norm(int rows, T* hidden, const T* y, const T* weight, float epsilon
 }  // namespace
 
 void embed(sparlow_dtype dtype, const RowTable& rows, const void* table, int width, void* hidden, cudaStream_t stream) {
+  // Behind a copy, which it has to wait for as a whole.
   with_type(dtype, [&]<class T>() {
     embed_kernel<<<rows.rows, 128, 0, stream>>>(rows, static_cast<const T*>(table), width, static_cast<T*>(hidden));
   });
+  check(cudaGetLastError(), "launching a kernel");
 }
 
 void add_norm(sparlow_dtype dtype, int rows, void* hidden, const void* y, const void* weight, float epsilon, int width,
@@ -168,7 +178,7 @@ void rotate_and_store(sparlow_dtype dtype, const RowTable& rows, const Strided& 
                       const Angles& angles, int heads, const Cache& cache, cudaStream_t stream) {
   with_type(dtype, [&]<class T>() {
     const dim3 grid(static_cast<unsigned>(rows.rows), static_cast<unsigned>(heads + cache.kv_heads));
-    rotate_kernel<T><<<grid, 64, 0, stream>>>(rows, q, k, v, angles, heads, cache);
+    launch(rotate_kernel<T>, grid, 64, stream, rows, q, k, v, angles, heads, cache);
   });
 }
 
@@ -176,29 +186,27 @@ void silu_multiply(sparlow_dtype dtype, int rows, const Strided& gate, const Str
                    cudaStream_t stream) {
   with_type(dtype, [&]<class T>() {
     const unsigned blocks = blocks_for(std::int64_t{rows} * width / kVector);
-    silu_kernel<<<blocks, kThreads, 0, stream>>>(rows, gate, up, width, static_cast<T*>(out));
+    launch(silu_kernel<T>, blocks, kThreads, stream, rows, gate, up, width, out);
   });
 }
 
 void add_bias(sparlow_dtype dtype, int rows, const Strided& y, const void* bias, int width, cudaStream_t stream) {
   with_type(dtype, [&]<class T>() {
-    bias_kernel<<<dim3(blocks_for(width), rows), kThreads, 0, stream>>>(y, static_cast<const T*>(bias), width);
+    launch(bias_kernel<T>, dim3(blocks_for(width), rows), kThreads, stream, y, bias, width);
   });
 }
 
 void gather(sparlow_dtype dtype, int rows, const int* which, const void* from, int width, void* to,
             cudaStream_t stream) {
-  with_type(dtype, [&]<class T>() {
-    gather_kernel<<<rows, 128, 0, stream>>>(which, static_cast<const T*>(from), width, static_cast<T*>(to));
-  });
+  with_type(dtype, [&]<class T>() { launch(gather_kernel<T>, rows, 128, stream, which, from, width, to); });
 }
 
 void argmax(sparlow_dtype dtype, int rows, const void* logits, int vocabulary, unsigned long long* best, int* tokens,
             cudaStream_t stream) {
   with_type(dtype, [&]<class T>() {
     const unsigned blocks = std::min(64u, blocks_for(vocabulary));
-    argmax_kernel<<<dim3(blocks, rows), kThreads, 0, stream>>>(static_cast<const T*>(logits), vocabulary, best);
-    token_kernel<<<blocks_for(rows), kThreads, 0, stream>>>(rows, best, tokens);
+    launch(argmax_kernel<T>, dim3(blocks, rows), kThreads, stream, logits, vocabulary, best);
+    launch(token_kernel, blocks_for(rows), kThreads, stream, rows, best, tokens);
   });
 }
 
