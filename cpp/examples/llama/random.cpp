@@ -17,6 +17,13 @@ std::uint64_t mixed(std::uint64_t x) {
   return x ^ x >> 31;
 }
 
+// A start of its own for every tensor.
+std::uint64_t seed_of(const std::string& key) {
+  std::uint64_t seed = 0;
+  for (const char c : key) seed = mixed(seed + static_cast<unsigned char>(c));
+  return seed;
+}
+
 Config shape_named(const std::string& name) {
   Config config;
   config.epsilon = 1e-5f;
@@ -72,6 +79,7 @@ class Random final : public Weights {
     auto& block = blocks_[key + "/" + std::to_string(count)];
     if (block != nullptr) return block.get();
     const std::int64_t size = size_of(options_.dtype);
+    const std::uint64_t seed = seed_of(key);
     block = std::make_unique_for_overwrite<std::byte[]>(count * size);
     constexpr std::int64_t kBatch = 4096;
     embed::parallel_for((count + kBatch - 1) / kBatch, 16, [&](std::int64_t begin, std::int64_t end) {
@@ -79,7 +87,7 @@ class Random final : public Weights {
       for (std::int64_t b = begin; b < end; ++b) {
         const std::int64_t first = b * kBatch, here = std::min(kBatch, count - first);
         for (std::int64_t i = 0; i < here; ++i) {
-          const auto bits = static_cast<std::int32_t>(mixed(static_cast<std::uint64_t>(first + i)) >> 40);
+          const auto bits = static_cast<std::int32_t>(mixed(seed + static_cast<std::uint64_t>(first + i)) >> 40);
           values[i] = mean + deviation * 1.7320508f * (static_cast<float>(bits) * 0x1p-23f - 1.0f);
         }
         convert(values, SPARLOW_F32, block.get() + first * size, options_.dtype, here);
@@ -94,8 +102,9 @@ class Random final : public Weights {
     auto& block = blocks_["meta" + key];
     if (block == nullptr) {
       block = std::make_unique_for_overwrite<std::byte[]>(bytes);
+      const std::uint64_t seed = seed_of("meta" + key);
       for (std::int64_t i = 0; i < bytes; ++i) {
-        const std::uint64_t bits = mixed(static_cast<std::uint64_t>(i));
+        const std::uint64_t bits = mixed(seed + static_cast<std::uint64_t>(i));
         block[i] = std::byte(kPairs[bits % 6] | kPairs[bits / 6 % 6] << 4);
       }
     }
