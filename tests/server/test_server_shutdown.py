@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from server_process import BUILD, Server, events_of, expected_tokens, greedy, tokens_of
-from test_load import send
+from test_server_load import send
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
