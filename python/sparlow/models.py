@@ -12,6 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from .layers import SparseLowRankLinear
 from .naming import matches, matches_any, near_names
 
+_SUMMED_AT_ONCE = 1 << 22  # values
+
 
 @dataclass(frozen=True)
 class Block:
@@ -119,8 +121,11 @@ def non_finite_weights(layers: Sequence[LinearLayer]) -> str | None:
 
 def describe_non_finite(values: Tensor) -> str | None:
     """'3 NaN and 1 Inf among 4096 values', or None if every value is finite."""
-    # A sum is finite only if every term is; the exact count is needed only when something is wrong.
-    if bool(torch.isfinite(values.sum(dtype=torch.float64))):
+    # A sum is finite only if every term is; the exact count is needed only when something is wrong. In pieces, because
+    # torch converts what it adds up to float64 first: an embedding would take four times its own memory.
+    rows = values.reshape(1) if values.ndim == 0 else values
+    at_once = max(1, _SUMMED_AT_ONCE * len(rows) // max(1, values.numel()))
+    if all(bool(torch.isfinite(piece.sum(dtype=torch.float64))) for piece in torch.split(rows, at_once)):
         return None
     nans, infs = int(torch.isnan(values).sum()), int(torch.isinf(values).sum())
     return f"{nans} NaN and {infs} Inf among {values.numel()} values"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,10 @@ _SHARED: dict[str, Any] = {
 
 
 def tiny_model(kind: str = "llama", dtype: torch.dtype = torch.bfloat16, **extra: Any) -> PreTrainedModel:
-    """A random causal language model: llama, qwen2 (biased projections), gpt2 (Conv1D), opt or gemma."""
+    """A random causal language model: llama, mistral, qwen2 (biased projections), gpt2 (Conv1D), opt or gemma."""
     families: dict[str, tuple[str, dict[str, Any]]] = {
         "llama": ("Llama", _SHARED),
+        "mistral": ("Mistral", _SHARED | {"sliding_window": None}),
         "qwen2": ("Qwen2", _SHARED),
         "gemma": ("Gemma", _SHARED | {"head_dim": 8}),
         "opt": ("OPT", _SHARED | {"ffn_dim": 56, "word_embed_proj_dim": 32}),
@@ -111,3 +114,13 @@ def logits(model: PreTrainedModel) -> Tensor:
 def file_bytes(folder: Path) -> dict[str, bytes]:
     """Content of every file of a folder by relative name."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def shard_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.safetensors"))
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))

@@ -319,6 +319,15 @@ def test_plan_lists_what_compress_then_does(tmp_path: Path) -> None:
     assert planned.seconds > 0
 
 
+def test_plan_counts_the_memory_of_a_text_that_becomes_tokens(tmp_path: Path) -> None:
+    peaks = []
+    for size in (1000, 3_000_000):
+        (tmp_path / "text.txt").write_text("x" * size)
+        recipe = _recipe(calibration={"source": str(tmp_path / "text.txt"), "windows": 4, "window_tokens": 8})
+        peaks.append(plan(tiny_model("llama"), recipe).peak_bytes)
+    assert peaks[1] - peaks[0] > 300_000_000
+
+
 def test_plan_without_calibration_counts_no_tokens() -> None:
     assert plan(tiny_model("llama"), _recipe(method="magnitude")).calibration_tokens == 0
 

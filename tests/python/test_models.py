@@ -12,7 +12,7 @@ from families import COMMON, FAMILIES, tiny_model
 from torch import nn
 
 from sparlow.capture import capture, shared
-from sparlow.models import find_blocks, left_dense, linears_of, replace_module, select_linears
+from sparlow.models import describe_non_finite, find_blocks, left_dense, linears_of, replace_module, select_linears
 from sparlow.probe import probe
 from sparlow.stream import Stream
 
@@ -257,3 +257,13 @@ def test_the_stream_lets_go_of_its_inputs() -> None:
         stream.advance(index)
     gc.collect()
     assert all(not call.kwargs for calls in stream._calls for call in calls)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 1 << 21), (1 << 21, 3)])
+def test_non_finite_values_are_found_wherever_they_are(shape: tuple[int, ...]) -> None:
+    values = torch.ones(shape, dtype=torch.bfloat16)
+    assert describe_non_finite(values) is None
+    if values.numel():
+        values.view(-1)[-1] = torch.nan
+        assert describe_non_finite(values) == f"1 NaN and 0 Inf among {values.numel()} values"
+        assert describe_non_finite(values.mT if values.ndim == 2 else values) is not None
