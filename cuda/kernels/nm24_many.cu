@@ -24,15 +24,14 @@ cudaError_t launch_inner(const ManyInnerArgs& a, int stages, cudaStream_t stream
 }
 
 template <typename T>
-cudaError_t launch_apart(const ManyInnerArgs& inner, int stages, cudaStream_t stream) {
+cudaError_t launch_apart(const ManyInnerArgs& inner, int stages, int splits, cudaStream_t stream) {
   using Shape = TShape<kManyTTokens, kTStages>;
   const TArgs a{inner, std::min(inner.tokens, kManyTTokens)};
   CUtensorMap map;
   const cudaError_t status = map_rows<T>(inner.x, inner.d_in, inner.tokens, a.x_rows, map);
   if (status != cudaSuccess) return status;
-  const int tiles = blocks(inner.tokens, kManyTTokens), splits = many_t_splits(tiles * stages);
-  return launch(many_t_kernel<T, kManyTTokens, kTStages>, dim3(splits, tiles, stages), Shape::kThreads,
-                Shape::kSharedBytes, splits, true, stream, a, map);
+  return launch(many_t_kernel<T, kManyTTokens, kTStages>, dim3(splits, blocks(inner.tokens, kManyTTokens), stages),
+                Shape::kThreads, Shape::kSharedBytes, splits, true, stream, a, map);
 }
 
 template <typename T>
@@ -44,7 +43,7 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& 
   a.rank_steps = blocks(shape.rank, kRankBlock), a.stages_per_part = blocks(shape.rank, kRankStage);
   a.t_columns = shape.parts * many_t_columns(shape);
   const int stages = shape.parts * a.stages_per_part;
-  if (plan.t_apart) return launch_apart<T>(a, stages, stream);
+  if (plan.t_splits > 0) return launch_apart<T>(a, stages, plan.t_splits, stream);
   // More than one block on a multiprocessor would leave no room for the next kernel.
   const bool few = blocks(call.tokens, 8 * kInnerTiles) * kManyInnerSplits * stages <= kFewInnerBlocks;
   return few ? launch_inner<T, 1>(a, stages, stream) : launch_inner<T, 2>(a, stages, stream);

@@ -35,7 +35,7 @@ struct Nm24Plan {
   int variant;                     // index into the kernel's compiled configurations
   int splits;                      // blocks that share rows: a cluster
   int clusters;                    // of the kernel for many tokens; 0: one for each tile
-  bool t_apart;                    // t by few blocks, on multiprocessors that its user leaves idle
+  int t_splits;                    // of the columns of t, made apart on multiprocessors that tiles leave idle; or 0
   std::size_t workspace, scratch;  // bytes
 };
 
@@ -82,7 +82,6 @@ int many_t_columns(const Nm24Shape& shape);  // of one part
 bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device);
 Nm24Plan many_plan(const Nm24Shape& shape, int tokens, const Nm24Device& device);
 constexpr int kManyTTokens = 128;  // of a block of the kernel that makes t apart
-int many_t_splits(int tiles);      // blocks that share their columns, a cluster
 
 // Offsets in bytes of what follows Progress.
 struct Nm24Workspace {

@@ -271,12 +271,12 @@ void test_many(Layer<T>& layer, const std::vector<T>& x, const std::vector<doubl
     plan.kernel = Nm24Kernel::many, plan.variant = variant;
     plan.scratch = std::size_t(2) * tokens * shape.parts * many_t_columns(shape);
     const std::string name = what + " many " + std::to_string(variant);
-    for (int clusters : {0, 3})  // one tile a cluster, or one after the other
-      for (bool apart : {false, true}) {
-        if (quick && apart != (clusters > 0)) continue;
-        plan.clusters = clusters, plan.t_apart = apart;
+    for (int clusters : {0, 3})       // one tile a cluster, or one after the other
+      for (int splits : {0, 1, 8}) {  // of t made apart
+        if (quick && (splits == 8) != (clusters > 0)) continue;
+        plan.clusters = clusters, plan.t_splits = splits;
         check<T>(layer, x, want, tokens, with_bias, plan, 0,
-                 name + " clusters " + std::to_string(clusters) + (apart ? " t apart" : ""));
+                 name + " clusters " + std::to_string(clusters) + " splits of t " + std::to_string(splits));
       }
   }
 }

@@ -78,10 +78,10 @@ void test_tiles() {
 }
 
 void test_t() {
-  expect(many(14336, 256).t_apart && many(6144, 512).t_apart, "t on what tiles leave idle");
-  expect(!many(4096, 192).t_apart && !many(4096, 1024).t_apart, "nothing is idle");
+  expect(many(14336, 256).t_splits == 8 && many(6144, 512).t_splits == 8, "t on what tiles leave idle");
+  expect(many(4096, 192).t_splits == 0 && many(4096, 1024).t_splits == 0, "nothing is idle");
   expect(many(14336, 256).clusters == 0, "one tile a block");
-  expect(many(28672, 8192).clusters == 66 && !many(28672, 8192).t_apart, "many tiles a block");
+  expect(many(28672, 8192).clusters == 66 && many(28672, 8192).t_splits == 0, "many tiles a block");
 }
 
 void check_many(const Nm24Shape& shape, const Nm24Plan& plan, int tokens) {

@@ -54,7 +54,7 @@ struct Bench {
   }
 };
 
-// many d_out d_in tokens variant clusters apart: three launches, for a profiler.
+// many d_out d_in tokens variant clusters t_splits: three launches, for a profiler.
 int one(char** arguments, cudaStream_t stream) {
   int v[6];
   for (int i = 0; i < 6; ++i) v[i] = std::atoi(arguments[i]);
@@ -67,7 +67,7 @@ int one(char** arguments, cudaStream_t stream) {
                     device<char>(8 << 20)};
   fill_values<<<4096, 256>>>(bench.x, std::size_t(v[2]) * v[1], 5, 1.f);
   Nm24Plan plan{};
-  plan.kernel = Nm24Kernel::many, plan.variant = v[3], plan.clusters = v[4], plan.t_apart = v[5];
+  plan.kernel = Nm24Kernel::many, plan.variant = v[3], plan.clusters = v[4], plan.t_splits = v[5];
   CHECK(cudaDeviceSynchronize());
   for (int i = 0; i < 3; ++i) bench.run(plan, kRank, i % 2, v[2], stream);
   CHECK(cudaDeviceSynchronize());
@@ -110,9 +110,12 @@ int main(int argc, char** argv) {
         if (c.splits > 1 && tiles * c.splits > 140) continue;
         if (c.tokens >= 2 * tokens || c.tokens * 16 < tokens) continue;
         const int most = 132 / c.cluster;
+        int splits = 8;
+        while (splits > 1 && blocks(tokens, kManyTTokens) * splits > 64) splits /= 2;
         const auto row = [&](int clusters, bool apart) {
           Nm24Plan plan{};
-          plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.clusters = clusters, plan.t_apart = apart;
+          plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.clusters = clusters,
+          plan.t_splits = apart ? splits : 0;
           const double error = check ? bench.error(plan, tokens) : -1, us = bench.time(plan, kRank, tokens);
           const double bare = apart ? -1 : bench.time(plan, 0, tokens);
           std::printf("%d,%d,%d,%s%s,%d,%d,%.1f,%.1f,%.3f,%.0f,%.1f,%.3e\n", s[0], s[1], tokens, name_of(c).c_str(),
@@ -127,7 +130,7 @@ int main(int argc, char** argv) {
       const double us = bench.time(plan, kRank, tokens);
       std::printf("%d,%d,%d,planned %s,%d,%d,%.1f,%.1f,%.3f,%.0f,-1,-1\n", s[0], s[1], tokens,
                   plan.kernel == Nm24Kernel::many ? name_of(kManyConfigs[plan.variant]).c_str() : nm24_name(plan),
-                  plan.clusters, plan.t_apart, dense_us, us, dense_us / us, 2. * tokens * dense_n / us * 1e-6);
+                  plan.clusters, plan.t_splits, dense_us, us, dense_us / us, 2. * tokens * dense_n / us * 1e-6);
     }
     CHECK(cudaFree(dense));
     CHECK(cudaFree(bench.x));
