@@ -46,6 +46,8 @@ cudaError_t bits_pack(const BitsShape& shape, const BitsTensors& from, const Bit
                       cudaStream_t stream);
 cudaError_t bits_unpack(const BitsShape& shape, const BitsPacked& packed, const BitsTensors& to, void* scratch,
                         cudaStream_t stream);
+cudaError_t bits_unpack_factors(const BitsShape& shape, const BitsPacked& packed, void* u, void* v,
+                                cudaStream_t stream);
 // w [d_out, d_in] = s + (us vs) ∘ signs, summed in float.
 cudaError_t bits_expand(const BitsShape& shape, const BitsPacked& packed, void* w, Half type, cudaStream_t stream);
 

@@ -74,6 +74,11 @@ void register_linear(py::module_& module) {
             ops.expand(shape, in(packed), out(w), stream);
           },
           Release())
+      .def(
+          "unpack_factors",
+          [](const LinearOps& ops, const LinearShape& shape, Address packed, Address u, Address v,
+             LinearOps::Stream stream) { ops.unpack_factors(shape, in(packed), out(u), out(v), stream); },
+          Release())
       .def("most_tokens", &LinearOps::most_tokens)
       .def("kernel", [](const LinearOps& ops, const LinearShape& shape, Index tokens) {
         return std::string(ops.kernel(shape, tokens));

@@ -8,7 +8,7 @@ torch operators.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -102,8 +102,8 @@ def pack(shape: Shape, part: int, tensors: Mapping[str, Tensor], buffer: Tensor)
     ops_of(buffer.device).pack(native, part, rank, _addresses(given), buffer.data_ptr(), stream_of(buffer.device))
 
 
-def unpack(shape: Shape, part: int, buffer: Tensor, names: Sequence[str] = NAMES) -> dict[str, Tensor]:
-    """The exact inverse of `pack`; factors have the rank of the shape. names: of the tensors that are wanted."""
+def unpack(shape: Shape, part: int, buffer: Tensor) -> dict[str, Tensor]:
+    """The exact inverse of `pack`; factors have the rank of the shape."""
     check_buffer(shape, buffer)
     rows = shape.rows[part] if shape.rows else shape.d_out
     values = (shape.stored,) if shape.format == "bitmap" else (rows, shape.d_in // 2)
@@ -116,7 +116,6 @@ def unpack(shape: Shape, part: int, buffer: Tensor, names: Sequence[str] = NAMES
     found = {
         name: torch.empty(size, dtype=torch.uint8 if name in bytes_ else buffer.dtype, device=buffer.device)
         for name, size in sizes.items()
-        if name in names
     }
     native = shape.native(buffer.dtype)
     ops_of(buffer.device).unpack(native, part, buffer.data_ptr(), _addresses(found), stream_of(buffer.device))

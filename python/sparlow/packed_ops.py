@@ -88,10 +88,10 @@ def _expanded(x: Tensor, buffer: Tensor, bias: Tensor | None, shape: Shape) -> T
     y = functional.linear(x, w, bias)
     if shape.rank == 0:
         return y
-    factors = packed.unpack(shape, 0, buffer, ("low_rank_u", "low_rank_v"))
-    inner = functional.linear(x, factors["low_rank_v"])
-    flat = y.view(-1, shape.d_out)
-    return flat.addmm_(inner.view(-1, shape.rank), factors["low_rank_u"].T).view_as(y)
+    u, v = buffer.new_empty(shape.d_out, shape.rank), buffer.new_empty(shape.rank, shape.d_in)
+    ops.unpack_factors(native, buffer.data_ptr(), u.data_ptr(), v.data_ptr(), packed.stream_of(buffer.device))
+    inner = functional.linear(x, v).view(-1, shape.rank)
+    return y.view(-1, shape.d_out).addmm_(inner, u.T).view_as(y)
 
 
 def _fake_linear(x: Tensor, buffer: Tensor, bias: Tensor | None, d_out: int, rank: int) -> Tensor:

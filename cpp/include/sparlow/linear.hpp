@@ -65,7 +65,9 @@ class SPARLOW_API LinearOps {
                Index tokens, Stream stream);
   // w [d_out, d_in] = s + (us vs) ∘ signs, summed in float and rounded once; of shapes with a bitmap or signs.
   void expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const;
-  // With more tokens `expand` and a dense product are faster than `forward`.
+  // u [d_out, rank] and v [rank, d_in] alone, to go with `expand`.
+  void unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v, Stream stream) const;
+  // With more tokens `expand` and a dense product are faster than `forward`; 0 where `forward` cannot run the shape.
   Index most_tokens(const LinearShape& shape) const;
   // Which kernel runs so many tokens, for reports.
   std::string_view kernel(const LinearShape& shape, Index tokens) const;
@@ -79,6 +81,8 @@ class SPARLOW_API LinearOps {
   virtual void do_forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x,
                           void* y, Index tokens, Stream stream) = 0;
   virtual void do_expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const = 0;
+  virtual void do_unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v,
+                                 Stream stream) const = 0;
   virtual Index do_most_tokens(const LinearShape& shape) const = 0;
   virtual std::string_view do_kernel(const LinearShape& shape, Index tokens) const = 0;
 };
