@@ -34,6 +34,7 @@ void check(const LinearShape& shape) {
   require(shape.format != Format::dense, "a dense layer has no packed form");
   require(shape.stored >= 0 && shape.stored <= shape.d_out * shape.d_in, "a bitmap of ", shape.d_out, " x ", shape.d_in,
           " cannot have ", shape.stored, " values");
+  require(shape.most_in_tile >= 0, "a tile of a bitmap cannot have ", shape.most_in_tile, " values");
   require(shape.dtype != DType::f32, "a packed layer is bfloat16 or float16, not float32");
   check_parts(shape);
 }

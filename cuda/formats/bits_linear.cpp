@@ -7,8 +7,9 @@ namespace sparlow::cuda {
 namespace {
 
 bits::BitsShape kernel_shape(const LinearShape& shape) {
-  return {static_cast<int>(shape.d_out),     static_cast<int>(shape.d_in),   static_cast<int>(shape.rank),
-          static_cast<int>(shape.sign_rank), shape.format == Format::bitmap, static_cast<std::size_t>(shape.stored)};
+  return {static_cast<int>(shape.d_out),       static_cast<int>(shape.d_in),   static_cast<int>(shape.rank),
+          static_cast<int>(shape.sign_rank),   shape.format == Format::bitmap, static_cast<std::size_t>(shape.stored),
+          static_cast<int>(shape.most_in_tile)};
 }
 
 bits::BitsPacked pieces_of(const bits::BitsShape& shape, void* packed) {

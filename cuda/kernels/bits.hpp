@@ -18,6 +18,7 @@ struct BitsShape {
   int sign_rank;       // 0: no signs
   bool bitmap;         // else nm24
   std::size_t stored;  // values of a bitmap
+  int most_in_tile;    // of them in any 16 x 128 elements; 0: not known
 };
 
 constexpr int kMostSignRanks = 4;    // of a forward pass; layers with more have to be expanded

@@ -45,7 +45,7 @@ struct BitsRing {
   }
   __device__ __forceinline__ void fill_block(int to, int i) {
     const uint4* from = a.common.weights + next.x;
-    const int units = static_cast<int>(next.y - next.x);
+    const int units = min(static_cast<int>(next.y - next.x), a.block_capacity / 16);
     find(i + 1);
 #if SPARLOW_SM90
     if (lane == 0) {

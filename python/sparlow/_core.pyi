@@ -63,6 +63,7 @@ class LinearShape:
         stored: int = 0,
         sign_rank: int = 0,
         rows: Sequence[int] = (),
+        most_in_tile: int = 0,
     ) -> None: ...
 
 class LinearTensors:

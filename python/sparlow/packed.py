@@ -24,7 +24,8 @@ ALL_PARTS = -1
 
 @dataclass(frozen=True)
 class Shape:
-    """What kernels need to know of a layer. rows: of the parts of a stack, empty for a layer of its own."""
+    """What kernels need to know of a layer. rows: of the parts of a stack, empty for a layer of its own; most_in_tile:
+    values of a bitmap in any 16 rows and 128 columns, 0 if not known, which is slower."""
 
     format: str
     d_out: int
@@ -33,10 +34,12 @@ class Shape:
     stored: int = 0
     sign_rank: int = 0
     rows: tuple[int, ...] = ()
+    most_in_tile: int = 0
 
     @classmethod
-    def of(cls, spec: LayerSpec) -> Shape:
-        return cls(spec.format, spec.d_out, spec.d_in, spec.rank, spec.nnz or 0, spec.sign_rank)
+    def of(cls, spec: LayerSpec, most_in_tile: int = 0) -> Shape:
+        sizes = (spec.d_out, spec.d_in, spec.rank, spec.nnz or 0, spec.sign_rank)
+        return cls(spec.format, *sizes, most_in_tile=most_in_tile)
 
     def native(self, dtype: torch.dtype) -> _core.LinearShape:
         return _native(self, str(dtype).removeprefix("torch."))
@@ -45,7 +48,7 @@ class Shape:
 @functools.lru_cache(maxsize=4096)
 def _native(shape: Shape, dtype: str) -> _core.LinearShape:
     sizes = (shape.d_out, shape.d_in, shape.rank, dtype)
-    return _core.LinearShape(*sizes, shape.format, shape.stored, shape.sign_rank, shape.rows)
+    return _core.LinearShape(*sizes, shape.format, shape.stored, shape.sign_rank, shape.rows, shape.most_in_tile)
 
 
 @functools.cache

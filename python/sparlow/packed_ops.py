@@ -67,9 +67,17 @@ def _joined(biases: Sequence[Tensor]) -> Tensor:
 
 
 def _bits(
-    x: Tensor, buffer: Tensor, bias: Tensor | None, format: str, d_out: int, rank: int, stored: int, sign_rank: int
+    x: Tensor,
+    buffer: Tensor,
+    bias: Tensor | None,
+    format: str,
+    d_out: int,
+    rank: int,
+    stored: int,
+    sign_rank: int,
+    most: int,
 ) -> Tensor:
-    shape = Shape(format, d_out, x.shape[-1], rank, stored, sign_rank)
+    shape = Shape(format, d_out, x.shape[-1], rank, stored, sign_rank, most_in_tile=most)
     if x.numel() <= _most_tokens(shape, buffer) * shape.d_in:
         return _run(x, buffer, bias, shape)
     _check(x, buffer, bias, d_out)
@@ -105,9 +113,17 @@ def _fake_stack(x: Tensor, buffer: Tensor, biases: list[Tensor], rows: list[int]
 
 
 def _fake_bits(
-    x: Tensor, buffer: Tensor, bias: Tensor | None, format: str, d_out: int, rank: int, stored: int, sign_rank: int
+    x: Tensor,
+    buffer: Tensor,
+    bias: Tensor | None,
+    format: str,
+    d_out: int,
+    rank: int,
+    stored: int,
+    sign_rank: int,
+    most: int,
 ) -> Tensor:
-    del buffer, bias, format, rank, stored, sign_rank
+    del buffer, bias, format, rank, stored, sign_rank, most
     return x.new_empty(*x.shape[:-1], d_out)
 
 
@@ -136,7 +152,7 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Tensor], Callable[..., Tensor]]] 
     ),
     "bits_linear": (
         "(Tensor x, Tensor packed, Tensor? bias, str format, SymInt d_out, SymInt rank, SymInt stored, SymInt sign_rank"
-        ") -> Tensor",
+        ", SymInt most_in_tile) -> Tensor",
         _bits,
         _fake_bits,
     ),

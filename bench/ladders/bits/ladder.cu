@@ -82,7 +82,7 @@ struct Bits {
       starts[r + 1] = starts[r];
       for (int b = 0; b < d_in / 8; ++b) starts[r + 1] += __builtin_popcount(meta[std::size_t(r) * (d_in / 8) + b]);
     }
-    shape = {d_out, d_in, kRank, signs, bitmap, bitmap ? starts[d_out] : n / 2};
+    shape = {d_out, d_in, kRank, signs, bitmap, bitmap ? starts[d_out] : n / 2, 1152};  // 1024 and five sigma more
     w = take<Bf16>(n), x = take<Bf16>(kMaxTokens * d_in), y = take<Bf16>(kMaxTokens * d_out);
     plain.values = take<Bf16>(shape.stored), plain.u = take<Bf16>(d_out * kRank), plain.v = take<Bf16>(kRank * d_in);
     plain.sign_u = take<Bf16>(d_out * 4), plain.sign_v = take<Bf16>(4 * d_in);
@@ -131,7 +131,7 @@ struct Bits {
     for (int& end : a.part_end) end = 1 << 30;
     b.offsets = packed.offsets, b.sign_v = static_cast<const uint4*>(packed.sign_v), b.sign_u = packed.sign_u;
     b.sign_rank = shape.sign_rank;
-    b.block_capacity = (shape.bitmap ? kMostBitmapBytes : kBlockBytes) + sign_bytes(shape);
+    b.block_capacity = block_capacity(shape);
     return b;
   }
   void make_reference(int tokens) {

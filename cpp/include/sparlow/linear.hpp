@@ -26,7 +26,9 @@ struct LinearShape {
   Index rank = 0;             // of u v; of parts, the largest: narrower factors are padded with zeros
   DType dtype = DType::bf16;  // of values, factors, bias, x and y; packed layers are bf16 or f16
   Format format = Format::nm24;
-  Index stored = 0;     // values of a bitmap
+  Index stored = 0;  // values of a bitmap
+  Index most_in_tile =
+      0;                // of its values in any 16 rows and 128 columns, counted from 0; 0: not known, which is slower
   Index sign_rank = 0;  // of us vs; 0: no signs
   int parts = 1;
   std::array<Index, kMaxParts> rows{};  // of more parts than one; each but the last a multiple of 32
