@@ -35,20 +35,20 @@ BitsArgs make_args(const BitsShape& shape, const BitsCall& call) {
   a.wide_x = shape.d_in % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.x) % 16 == 0;
   b.offsets = from.offsets, b.sign_v = static_cast<const uint4*>(from.sign_v), b.sign_u = from.sign_u;
   b.sign_rank = shape.sign_rank;
-  b.block_capacity = block_capacity(shape);
+  b.block_rows = blocks(shape.d_out, rows_of_block(shape)), b.block_capacity = block_capacity(shape);
   return b;
 }
 
-template <typename T, bool kBitmap, int kTiles, int kWarps, int kStages, int kSigns>
+template <typename T, bool kBitmap, int kRowTiles, int kTiles, int kWarps, int kStages, int kSigns>
 cudaError_t launch_bits(BitsArgs b, cudaStream_t stream) {
   ForwardArgs& a = b.common;
-  constexpr int kRowTiles = kBitmap ? 1 : 2;
+
   const int groups = blocks(a.tokens, 8 * kTiles), row_blocks = blocks(a.d_out, kRowTiles * kTileRows) * groups;
   a.first_block = a.rank_steps * groups * kInnerSplits;
   a.t_users = row_blocks * std::min(kWarps, a.rank_steps);
-  const int shared = kWarps * bits_warp_bytes<kRowTiles, kTiles, kStages>(b.block_capacity, a.tokens);
-  return launch(bits_kernel<T, kBitmap, kTiles, kWarps, kStages, kSigns>, a.first_block + row_blocks, kWarps * 32,
-                shared, 1, false, stream, b);
+  const int shared = kWarps * bits_warp_bytes<kBitmap, kRowTiles, kTiles, kStages>(b.block_capacity, a.tokens);
+  return launch(bits_kernel<T, kBitmap, kRowTiles, kTiles, kWarps, kStages, kSigns>, a.first_block + row_blocks,
+                kWarps * 32, shared, 1, false, stream, b);
 }
 
 // Expanding a bitmap wants warps more than anything; reading nm24 does where every row block has a multiprocessor to
@@ -57,12 +57,14 @@ template <typename T, bool kBitmap, int kSigns>
 cudaError_t forward(const BitsArgs& b, const Nm24Device& device, cudaStream_t stream) {
   const bool few = b.common.group_tiles == 1;
   if constexpr (kBitmap)
-    return few ? launch_bits<T, true, 1, 16, 2, kSigns>(b, stream) : launch_bits<T, true, 2, 8, 1, kSigns>(b, stream);
+    return few ? launch_bits<T, true, 1, 1, 16, 2, kSigns>(b, stream)
+               : launch_bits<T, true, 2, 2, 16, 1, kSigns>(b, stream);
   else if (blocks(b.common.d_out, kRowBlock) > device.multiprocessors)
-    return few ? launch_bits<T, false, 1, 8, 1, kSigns>(b, stream) : launch_bits<T, false, 2, 8, 1, kSigns>(b, stream);
+    return few ? launch_bits<T, false, 2, 1, 8, 1, kSigns>(b, stream)
+               : launch_bits<T, false, 2, 2, 8, 1, kSigns>(b, stream);
   else
-    return few ? launch_bits<T, false, 1, 16, 1, kSigns>(b, stream)
-               : launch_bits<T, false, 2, kSigns == 1 ? 16 : 8, 1, kSigns>(b, stream);
+    return few ? launch_bits<T, false, 2, 1, 16, 1, kSigns>(b, stream)
+               : launch_bits<T, false, 2, 2, kSigns == 1 ? 16 : 8, 1, kSigns>(b, stream);
 }
 
 template <typename T>
