@@ -51,20 +51,25 @@ cudaError_t launch_bits(BitsArgs b, cudaStream_t stream) {
                 kWarps * 32, shared, 1, false, stream, b);
 }
 
-// Expanding a bitmap wants warps more than anything; reading nm24 does where every row block has a multiprocessor to
-// itself. Measured: bench/ladders/bits.
+// Four warps and one stage fit the shared memory of every device. A large one is better used for more warps, above all
+// by bitmaps, and by nm24 where every row block has a multiprocessor to itself. Measured: bench/ladders/bits.
+template <typename T, bool kBitmap, int kTiles, int kSigns>
+cudaError_t launch_best(const BitsArgs& b, const Nm24Device& device, cudaStream_t stream) {
+  constexpr bool kManySums = !kBitmap && kTiles > 1 && kSigns > 1;  // their registers leave room for eight warps
+  const bool large = device.arch / 10 == 9 || device.arch / 10 == 10;
+  if (!large) return launch_bits<T, kBitmap, kBitmap ? 1 : 2, kTiles, 4, 1, kSigns>(b, stream);
+  if constexpr (kBitmap)  // one tile of rows keeps more warps under way, two read x half as often
+    return b.common.tokens <= 2 ? launch_bits<T, true, 1, 1, 16, 1, kSigns>(b, stream)
+                                : launch_bits<T, true, 2, kTiles, 16, 1, kSigns>(b, stream);
+  else if (kManySums || blocks(b.common.d_out, kRowBlock) > device.multiprocessors)
+    return launch_bits<T, false, 2, kTiles, 8, 1, kSigns>(b, stream);
+  else return launch_bits<T, false, 2, kTiles, kManySums ? 8 : 16, 1, kSigns>(b, stream);
+}
+
 template <typename T, bool kBitmap, int kSigns>
 cudaError_t forward(const BitsArgs& b, const Nm24Device& device, cudaStream_t stream) {
-  const bool few = b.common.group_tiles == 1;
-  if constexpr (kBitmap)
-    return few ? launch_bits<T, true, 1, 1, 16, 2, kSigns>(b, stream)
-               : launch_bits<T, true, 2, 2, 16, 1, kSigns>(b, stream);
-  else if (blocks(b.common.d_out, kRowBlock) > device.multiprocessors)
-    return few ? launch_bits<T, false, 2, 1, 8, 1, kSigns>(b, stream)
-               : launch_bits<T, false, 2, 2, 8, 1, kSigns>(b, stream);
-  else
-    return few ? launch_bits<T, false, 2, 1, 16, 1, kSigns>(b, stream)
-               : launch_bits<T, false, 2, 2, kSigns == 1 ? 16 : 8, 1, kSigns>(b, stream);
+  return b.common.group_tiles == 1 ? launch_best<T, kBitmap, 1, kSigns>(b, device, stream)
+                                   : launch_best<T, kBitmap, 2, kSigns>(b, device, stream);
 }
 
 template <typename T>
