@@ -18,6 +18,7 @@ struct BitsShape {
   int sign_rank;       // 0: no signs
   bool bitmap;         // else nm24
   std::size_t stored;  // values of a bitmap
+  int most_in_tile;    // of them in any 16 x 128 elements; 0: not known
 };
 
 constexpr int kMostSignRanks = 4;    // of a forward pass; layers with more have to be expanded
@@ -46,6 +47,8 @@ cudaError_t bits_pack(const BitsShape& shape, const BitsTensors& from, const Bit
                       cudaStream_t stream);
 cudaError_t bits_unpack(const BitsShape& shape, const BitsPacked& packed, const BitsTensors& to, void* scratch,
                         cudaStream_t stream);
+cudaError_t bits_unpack_factors(const BitsShape& shape, const BitsPacked& packed, void* u, void* v,
+                                cudaStream_t stream);
 // w [d_out, d_in] = s + (us vs) ∘ signs, summed in float.
 cudaError_t bits_expand(const BitsShape& shape, const BitsPacked& packed, void* w, Half type, cudaStream_t stream);
 

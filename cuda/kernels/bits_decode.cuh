@@ -1,7 +1,7 @@
 // y = x sᵀ + ((us vs) ∘ signs) applied to x + t uᵀ + bias for a few tokens, bound by reading s and the signs.
 //
-// Built like nm24_decode.cuh: a block has 16 rows (32 in nm24), its warps take turns in blocks of 128 columns and add
-// up at the end.
+// Built like nm24_decode.cuh: a block has 16 or 32 rows, its warps take turns in blocks of 128 columns and add up at
+// the end.
 #pragma once
 
 #include "bits_inner.cuh"
@@ -15,10 +15,12 @@ struct BitsArgs {
   const uint4* sign_v;           // [column block][rank of the signed term][quad lane][step]
   const void* sign_u;            // [d_out][rank of the signed term]
   int sign_rank;
+  int block_rows;      // rows of blocks
   int block_capacity;  // bytes of the largest block there may be
 };
 
-// Blocks of one warp, with the x that goes with them; their sizes differ.
+// What one warp reads: for each of its 128 columns kBlocks blocks, one below the other, whose sizes differ, and x.
+template <int kBlocks>
 struct BitsRing {
   const BitsArgs& a;
   int row_block, first, stride, count;  // column blocks
@@ -29,35 +31,49 @@ struct BitsRing {
   int lane;
   int slot = 0;
   unsigned parity = 0;
-  uint2 next{};  // where the next block to be read begins and ends
+  uint2 next[kBlocks]{};  // where the next blocks to be read begin and end
 #if SPARLOW_SM90
   std::uint64_t policy = evict_first();
 #endif
 
-  static SPARLOW_HD int stage_bytes(int capacity, int tokens) { return capacity + tokens * kXStride; }
+  static SPARLOW_HD int stage_bytes(int capacity, int tokens) { return kBlocks * capacity + tokens * kXStride; }
 
   __device__ __forceinline__ unsigned char* stage(int i) { return memory + i * stage_bytes(a.block_capacity, tokens); }
   __device__ __forceinline__ void find(int i) {
     if (i >= count) return;
-    const std::uint32_t* at =
-        a.offsets + static_cast<std::size_t>(row_block) * a.common.column_blocks + first + i * stride;
-    next = make_uint2(__ldg(at), __ldg(at + 1));
+#pragma unroll
+    for (int m = 0; m < kBlocks; ++m) {
+      const int row = row_block * kBlocks + m;
+      const std::uint32_t* at = a.offsets + static_cast<std::size_t>(row) * a.common.column_blocks + first + i * stride;
+      next[m] = row < a.block_rows ? make_uint2(__ldg(at), __ldg(at + 1)) : make_uint2(0, 0);
+    }
   }
-  __device__ __forceinline__ void fill_block(int to, int i) {
-    const uint4* from = a.common.weights + next.x;
-    const int units = static_cast<int>(next.y - next.x);
+  __device__ __forceinline__ void fill_blocks(int to, int i) {
+    uint2 now[kBlocks];
+    int units[kBlocks], all = 0;
+#pragma unroll
+    for (int m = 0; m < kBlocks; ++m) {
+      now[m] = next[m];
+      units[m] = min(static_cast<int>(now[m].y - now[m].x), a.block_capacity / 16);
+      all += units[m];
+    }
     find(i + 1);
 #if SPARLOW_SM90
     if (lane == 0) {
-      barrier_expect(&full[to], units * 16);
-      bulk_copy(stage(to), from, units * 16, &full[to], policy);
+      barrier_expect(&full[to], all * 16);
+#pragma unroll
+      for (int m = 0; m < kBlocks; ++m)
+        if (units[m])
+          bulk_copy(stage(to) + m * a.block_capacity, a.common.weights + now[m].x, units[m] * 16, &full[to], policy);
     }
 #else
-    for (int unit = lane; unit < units; unit += 32) copy_16(stage(to) + unit * 16, from + unit, 16);
+    for (int m = 0; m < kBlocks; ++m)
+      for (int unit = lane; unit < units[m]; unit += 32)
+        copy_16(stage(to) + m * a.block_capacity + unit * 16, a.common.weights + now[m].x + unit, 16);
 #endif
   }
   __device__ __forceinline__ void fill_x(int to, int i) {
-    copy_x(stage(to) + a.block_capacity, a.common, first_token, tokens, first + i * stride, lane);
+    copy_x(stage(to) + kBlocks * a.block_capacity, a.common, first_token, tokens, first + i * stride, lane);
     barrier_arrive_after_copies(&full[to]);
   }
   __device__ __forceinline__ void start() {
@@ -70,7 +86,7 @@ struct BitsRing {
     }
     __syncwarp();
     const int early = min(stages, count);
-    for (int i = 0; i < early; ++i) fill_block(i, i);
+    for (int i = 0; i < early; ++i) fill_blocks(i, i);
     wait_for_previous_kernel();
     for (int i = 0; i < early; ++i) fill_x(i, i);
   }
@@ -80,7 +96,7 @@ struct BitsRing {
   }
   __device__ __forceinline__ void release(int i) {
     __syncwarp();
-    if (i + stages < count) fill_block(slot, i + stages), fill_x(slot, i + stages);
+    if (i + stages < count) fill_blocks(slot, i + stages), fill_x(slot, i + stages);
     if (++slot == stages) slot = 0, parity ^= 1;
   }
 };
@@ -89,9 +105,10 @@ template <int kRowTiles>
 constexpr int kSumsStride = kTileRows * kRowTiles + 4;  // lanes of a quad fall into different banks
 
 // Shared memory of a warp: its ring, which its sums replace at the end, and the entries of the block it works on.
-template <int kRowTiles, int kTiles, int kStages>
+template <bool kBitmap, int kRowTiles, int kTiles, int kStages>
 SPARLOW_HD int bits_warp_bytes(int capacity, int tokens) {
-  const int ring = kStages * BitsRing::stage_bytes(capacity, tokens < 8 * kTiles ? tokens : 8 * kTiles);
+  const int ring =
+      kStages * BitsRing < kBitmap ? kRowTiles : 1 > ::stage_bytes(capacity, tokens < 8 * kTiles ? tokens : 8 * kTiles);
   constexpr int sums = 8 * kTiles * kSumsStride<kRowTiles> * 4;
   return (ring > sums ? ring : sums) + kMaskWords * static_cast<int>(sizeof(MaskEntry));
 }
@@ -147,50 +164,53 @@ __device__ __forceinline__ void add_signed(float (&acc)[kRowTiles][kTiles][4],
     }
 }
 
-// One block of s and signs against 128 columns of x.
+// One stage of s and signs against 128 columns of x.
 template <typename T, bool kBitmap, int kRowTiles, int kTiles, int kSigns, int kSums>
 __device__ __forceinline__ void multiply_stage(float (&acc)[kRowTiles][kTiles][4],
                                                float (&sums)[kSums][kRowTiles][kTiles][4], const BitsArgs& a,
-                                               const unsigned char* stage, MaskEntry* entries, int column_block,
-                                               int tokens, int lane) {
-  const unsigned char *x = stage + a.block_capacity, *block = stage + (kSigns ? kRowTiles * kSignBytes : 0);
-  if constexpr (kSigns > 0) {
-    const uint4* v = a.sign_v + static_cast<std::size_t>(column_block) * a.sign_rank * kSignVUnits;
+                                               const unsigned char* stage, MaskEntry* entries, int row_block,
+                                               int column_block, int tokens, int lane) {
+  // A bitmap's blocks have their signs each, nm24's one block those of both its tiles.
+  const int tile_bytes = kBitmap ? a.block_capacity : kSignBytes;
+  const unsigned char* x = stage + (kBitmap ? kRowTiles : 1) * a.block_capacity;
+  const uint4* v = a.sign_v + static_cast<std::size_t>(column_block) * a.sign_rank * kSignVUnits;
+#pragma unroll
+  for (int m = 0; m < kRowTiles; ++m) {
+    if (kBitmap && row_block * kRowTiles + m >= a.block_rows) break;
+    const unsigned char* tile = stage + m * tile_bytes;
 #pragma unroll
     for (int k = 0; k < kSigns; ++k)
-#pragma unroll
-      for (int m = 0; m < kRowTiles; ++m)
-        if (k < a.sign_rank)
-          multiply_signs<T, kTiles>(sums[k][m], stage + m * kSignBytes, v + k * kSignVUnits, x, tokens, lane);
+      if (k < a.sign_rank) multiply_signs<T, kTiles>(sums[k][m], tile, v + k * kSignVUnits, x, tokens, lane);
+    if constexpr (kBitmap) {
+      const unsigned char* masks = tile + (kSigns ? kSignBytes : 0);
+      __syncwarp();
+      make_entries(entries, masks, shared_address(masks + kMaskBytes), lane);
+      multiply_bitmap<T, kTiles>(acc[m], entries, x, tokens, lane);
+    }
   }
-  if constexpr (kBitmap) {
-    make_entries(entries, block, shared_address(block + kMaskBytes), lane);
-    multiply_bitmap<T, kTiles>(acc[0], entries, x, tokens, lane);
-  } else {
-    multiply_block<T, kTiles>(acc, block, tokens, lane);
-  }
+  if constexpr (!kBitmap) multiply_block<T, kTiles>(acc, stage + kRowTiles * kSignBytes, tokens, lane);
 }
 
-template <typename T, bool kBitmap, int kTiles, int kWarps, int kStages, int kSigns>
+template <typename T, bool kBitmap, int kRowTiles, int kTiles, int kWarps, int kStages, int kSigns>
 __device__ __forceinline__ void bits_block(const BitsArgs& b, int row_block, int group, unsigned char* shared,
                                            int warp_bytes, Barrier* full) {
-  constexpr int kRowTiles = kBitmap ? 1 : 2, kRows = kRowTiles * kTileRows, kStride = kSumsStride<kRowTiles>;
+  constexpr int kRows = kRowTiles * kTileRows, kStride = kSumsStride<kRowTiles>;
   const ForwardArgs& a = b.common;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int first_token = group * 8 * kTiles, tokens = min(a.tokens - first_token, 8 * kTiles);
   auto* sums = reinterpret_cast<float*>(shared + warp * warp_bytes);
   auto* entries = reinterpret_cast<MaskEntry*>(shared + (warp + 1) * warp_bytes) - kMaskWords;
-  BitsRing ring{b,
-                row_block,
-                warp,
-                kWarps,
-                (a.column_blocks - warp + kWarps - 1) / kWarps,
-                first_token,
-                tokens,
-                shared + warp * warp_bytes,
-                kStages,
-                full,
-                lane};
+  BitsRing<kBitmap ? kRowTiles : 1> ring{b,
+                                         row_block,
+                                         warp,
+                                         kWarps,
+                                         (a.column_blocks - warp + kWarps - 1) / kWarps,
+                                         first_token,
+                                         tokens,
+                                         shared + warp * warp_bytes,
+                                         kStages,
+                                         full,
+                                         lane};
   ring.start();
   float acc[kRowTiles][kTiles][4] = {}, signed_sums[kSigns ? kSigns : 1][kRowTiles][kTiles][4] = {};
   const unsigned stamp = warp < a.rank_steps ? stamp_of(a) : 0;
@@ -198,7 +218,7 @@ __device__ __forceinline__ void bits_block(const BitsArgs& b, int row_block, int
   for (int i = 0; i < ring.count; ++i) {
     if (i == ring.count - 1)
       finished = add_ranks<T, kRowTiles, kTiles, kWarps>(acc, a, row_block, group, stamp, warp, lane);
-    multiply_stage<T, kBitmap, kRowTiles, kTiles, kSigns>(acc, signed_sums, b, ring.acquire(), entries,
+    multiply_stage<T, kBitmap, kRowTiles, kTiles, kSigns>(acc, signed_sums, b, ring.acquire(), entries, row_block,
                                                           warp + i * kWarps, tokens, lane);
     ring.release(i);
   }
@@ -223,21 +243,21 @@ __device__ __forceinline__ void bits_block(const BitsArgs& b, int row_block, int
 }
 
 // Grid: first_block, then row blocks for each group of 8 kTiles tokens.
-template <typename T, bool kBitmap, int kTiles, int kWarps, int kStages, int kSigns>
-__global__ void __launch_bounds__(kWarps * 32, kBitmap&& kTiles == 1 && kSigns < 2 ? 32 / kWarps : 1)
+template <typename T, bool kBitmap, int kRowTiles, int kTiles, int kWarps, int kStages, int kSigns>
+__global__ void __launch_bounds__(kWarps * 32, kBitmap&& kRowTiles == 1 && kTiles == 1 && kSigns < 2 ? 32 / kWarps : 1)
     bits_kernel(const BitsArgs a) {
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ Barrier full[kWarps][kStages];
-  constexpr int kRowTiles = kBitmap ? 1 : 2;
+  static_assert(kBitmap || kRowTiles == 2);
   const int index = blockIdx.x;
-  const int warp_bytes = bits_warp_bytes<kRowTiles, kTiles, kStages>(a.block_capacity, a.common.tokens);
+  const int warp_bytes = bits_warp_bytes<kBitmap, kRowTiles, kTiles, kStages>(a.block_capacity, a.common.tokens);
   allow_next_kernel();
   if (index < a.common.first_block) {
     inner_block<T, kTiles, kWarps, false>(a.common, index, shared);
   } else {
     const int row_blocks = blocks(a.common.d_out, kRowTiles * kTileRows), rest = index - a.common.first_block;
-    bits_block<T, kBitmap, kTiles, kWarps, kStages, kSigns>(a, rest % row_blocks, rest / row_blocks, shared, warp_bytes,
-                                                            full[threadIdx.x / 32]);
+    bits_block<T, kBitmap, kRowTiles, kTiles, kWarps, kStages, kSigns>(a, rest % row_blocks, rest / row_blocks, shared,
+                                                                       warp_bytes, full[threadIdx.x / 32]);
   }
 }
 

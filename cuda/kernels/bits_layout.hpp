@@ -15,8 +15,7 @@ namespace sparlow::kernels {
 
 constexpr int kTileRows = 16, kTileElements = kTileRows * kColumnBlock;
 constexpr int kChunks = 16, kMaskWords = 64, kMaskBytes = 4 * kMaskWords;
-constexpr int kSignBytes = kTileElements / 8;                     // of 16 rows
-constexpr int kMostBitmapBytes = kMaskBytes + 2 * kTileElements;  // nothing is zero
+constexpr int kSignBytes = kTileElements / 8;  // of 16 rows
 constexpr int kSignVUnits = 16;  // units of 16 bytes that a block of columns has of one rank of the signs' v
 
 struct Place {

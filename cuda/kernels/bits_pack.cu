@@ -250,7 +250,7 @@ cudaError_t bits_unpack(const BitsShape& shape, const BitsPacked& packed, const 
     status = fill(static_cast<std::uint32_t*>(to.values), rows * groups, BlockPair{from, groups}, stream);
     if (status == cudaSuccess) status = fill(to.meta, rows * bytes, BlockMeta{from, bytes, shape.d_in}, stream);
   }
-  if (status == cudaSuccess) status = unpack_factors(shape, packed, to, stream);
+  if (status == cudaSuccess) status = unpack_factors(shape, packed, to.u, to.v, stream);
   if (shape.sign_rank == 0 || status != cudaSuccess) return status;
   status = fill(to.sign_bits, rows * bytes, SignByte{from, bytes, shape.d_in}, stream);
   const SignVElement v{static_cast<const std::uint32_t*>(packed.sign_v), shape.sign_rank, shape.d_in};
@@ -259,6 +259,11 @@ cudaError_t bits_unpack(const BitsShape& shape, const BitsPacked& packed, const 
         fill(static_cast<std::uint16_t*>(to.sign_v), static_cast<std::size_t>(shape.sign_rank) * shape.d_in, v, stream);
   if (status != cudaSuccess) return status;
   return cudaMemcpyAsync(to.sign_u, packed.sign_u, bits_bytes(shape).sign_u, cudaMemcpyDeviceToDevice, stream);
+}
+
+cudaError_t bits_unpack_factors(const BitsShape& shape, const BitsPacked& packed, void* u, void* v,
+                                cudaStream_t stream) {
+  return unpack_factors(shape, packed, u, v, stream);
 }
 
 }  // namespace sparlow::kernels

@@ -57,6 +57,12 @@ inline int rows_of_block(const BitsShape& shape) { return shape.bitmap ? kTileRo
 inline int sign_bytes(const BitsShape& shape) {
   return shape.sign_rank ? rows_of_block(shape) / kTileRows * kSignBytes : 0;
 }
+// Bytes of the largest packed block there may be.
+inline int block_capacity(const BitsShape& shape) {
+  if (!shape.bitmap) return kBlockBytes + sign_bytes(shape);
+  const int most = shape.most_in_tile && shape.most_in_tile < kTileElements ? shape.most_in_tile : kTileElements;
+  return sign_bytes(shape) + kMaskBytes + (2 * most + 15) / 16 * 16;
+}
 inline unsigned block_count(const BitsShape& shape) {
   return static_cast<unsigned>(blocks(shape.d_out, rows_of_block(shape))) * blocks(shape.d_in, kColumnBlock);
 }

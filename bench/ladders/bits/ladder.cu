@@ -82,7 +82,7 @@ struct Bits {
       starts[r + 1] = starts[r];
       for (int b = 0; b < d_in / 8; ++b) starts[r + 1] += __builtin_popcount(meta[std::size_t(r) * (d_in / 8) + b]);
     }
-    shape = {d_out, d_in, kRank, signs, bitmap, bitmap ? starts[d_out] : n / 2};
+    shape = {d_out, d_in, kRank, signs, bitmap, bitmap ? starts[d_out] : n / 2, 1152};  // 1024 and five sigma more
     w = take<Bf16>(n), x = take<Bf16>(kMaxTokens * d_in), y = take<Bf16>(kMaxTokens * d_out);
     plain.values = take<Bf16>(shape.stored), plain.u = take<Bf16>(d_out * kRank), plain.v = take<Bf16>(kRank * d_in);
     plain.sign_u = take<Bf16>(d_out * 4), plain.sign_v = take<Bf16>(4 * d_in);
@@ -131,7 +131,7 @@ struct Bits {
     for (int& end : a.part_end) end = 1 << 30;
     b.offsets = packed.offsets, b.sign_v = static_cast<const uint4*>(packed.sign_v), b.sign_u = packed.sign_u;
     b.sign_rank = shape.sign_rank;
-    b.block_capacity = (shape.bitmap ? kMostBitmapBytes : kBlockBytes) + sign_bytes(shape);
+    b.block_rows = blocks(shape.d_out, rows_of_block(shape)), b.block_capacity = block_capacity(shape);
     return b;
   }
   void make_reference(int tokens) {
@@ -156,12 +156,11 @@ struct Bits {
   }
 };
 
-template <bool kBitmap, int kTiles, int kWarps, int kStages, int kSigns>
+template <bool kBitmap, int kRowTiles, int kTiles, int kWarps, int kStages, int kSigns>
 void measure(Bits& layer, int tokens, double dense, cudaStream_t stream) {
-  constexpr int kRowTiles = kBitmap ? 1 : 2;
-  auto kernel = bits_kernel<Bf16, kBitmap, kTiles, kWarps, kStages, kSigns>;
+  auto kernel = bits_kernel<Bf16, kBitmap, kRowTiles, kTiles, kWarps, kStages, kSigns>;
   const int capacity = layer.args(0, tokens, kTiles).block_capacity;
-  const int shared = kWarps * bits_warp_bytes<kRowTiles, kTiles, kStages>(capacity, tokens);
+  const int shared = kWarps * bits_warp_bytes<kBitmap, kRowTiles, kTiles, kStages>(capacity, tokens);
   if (shared > 226 * 1024) return;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 226 * 1024));
   const auto run = [&](int copy, cudaStream_t s) {
@@ -175,9 +174,9 @@ void measure(Bits& layer, int tokens, double dense, cudaStream_t stream) {
   run(0, stream);
   const double error = layer.error(tokens), us = microseconds(run, layer.copies, stream);
   const double moved = layer.bytes + 2. * kRank * (layer.shape.d_out + layer.shape.d_in);
-  std::printf("%s,%dx%d,%d,%d,%d,%d,%d,%d,%.2f,%.2f,%.3f,%.0f,%.2e\n", kBitmap ? "bitmap" : "nm24", layer.shape.d_out,
-              layer.shape.d_in, kSigns, tokens, kTiles, kWarps, kStages, shared, dense, us, dense / us,
-              1e-3 * moved / us, error);
+  std::printf("%s,%dx%d,%d,%d,%d,%d,%d,%d,%d,%.2f,%.2f,%.3f,%.0f,%.2e\n", kBitmap ? "bitmap" : "nm24",
+              layer.shape.d_out, layer.shape.d_in, kSigns, tokens, 16 * kRowTiles, kTiles, kWarps, kStages, shared,
+              dense, us, dense / us, 1e-3 * moved / us, error);
   std::fflush(stdout);
 }
 
@@ -195,17 +194,22 @@ void shapes(const Cublas& cublas, cudaStream_t stream, const std::vector<int>& t
       const double base = microseconds(
           [&](int c, cudaStream_t) { cublas.linear(dense + n * c, layer.x, layer.y, size[0], size[1], tokens); },
           dense_copies, stream);
+      constexpr int kOne = kBitmap ? 1 : 2;
       if (tokens <= 8) {
-        measure<kBitmap, 1, 4, 1, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 1, 4, 2, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 1, 8, 1, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 1, 8, 2, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 1, 16, 1, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 1, 16, 2, kSigns>(layer, tokens, base, stream);
+        if (kBitmap) {
+          measure<kBitmap, kOne, 1, 8, 2, kSigns>(layer, tokens, base, stream);
+          measure<kBitmap, kOne, 1, 16, 1, kSigns>(layer, tokens, base, stream);
+          measure<kBitmap, kOne, 1, 16, 2, kSigns>(layer, tokens, base, stream);
+        }
+        measure<kBitmap, 2, 1, 8, 1, kSigns>(layer, tokens, base, stream);
+        measure<kBitmap, 2, 1, 8, 2, kSigns>(layer, tokens, base, stream);
+        measure<kBitmap, 2, 1, 16, 1, kSigns>(layer, tokens, base, stream);
+        measure<kBitmap, 2, 1, 16, 2, kSigns>(layer, tokens, base, stream);
       } else {
-        measure<kBitmap, 2, 8, 1, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 2, 8, 2, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 2, 16, 1, kSigns>(layer, tokens, base, stream);
+        if (kBitmap) measure<kBitmap, kOne, 2, 8, 1, kSigns>(layer, tokens, base, stream);
+        measure<kBitmap, 2, 2, 8, 1, kSigns>(layer, tokens, base, stream);
+        measure<kBitmap, 2, 2, 8, 2, kSigns>(layer, tokens, base, stream);
+        measure<kBitmap, 2, 2, 16, 1, kSigns>(layer, tokens, base, stream);
       }
     }
     CHECK(cudaFree(dense));
@@ -216,8 +220,8 @@ int main() {
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));
   const Cublas cublas(stream);
-  std::printf("format,shape,signs,tokens,tiles,warps,stages,shared,dense_us,us,times_dense,gbytes_per_s,error\n");
-  shapes<true, 0>(cublas, stream, {1, 4, 8, 16});
+  std::printf("format,shape,signs,tokens,rows,tiles,warps,stages,shared,dense_us,us,times_dense,gbytes_per_s,error\n");
+  shapes<true, 0>(cublas, stream, {1, 2, 4, 8, 16});
   shapes<true, 1>(cublas, stream, {1, 4, 16});
   shapes<false, 1>(cublas, stream, {1, 4, 16});
   shapes<false, 4>(cublas, stream, {1, 4});
