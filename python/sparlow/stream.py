@@ -47,6 +47,11 @@ class Stream:
         return sum(hidden.shape[0] * hidden.shape[1] for hidden in self._hidden)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the hidden states and of every forward pass."""
+        return self._dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the stream's hidden states."""
         return sum(hidden.nbytes for hidden in self._hidden)

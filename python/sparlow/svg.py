@@ -30,14 +30,15 @@ def line_chart(
     lines: Sequence[Line],
     *,
     log: bool = True,
+    log_x: bool = False,
     markers: bool = False,
     most_labels: int = _MOST_LABELS,
 ) -> str:
-    """An SVG document. log: a logarithmic y axis, on which values <= 0 are left out; markers: a dot at every point.
+    """An SVG document. log, log_x: logarithmic axes, on which values <= 0 are left out; markers: a dot at every point.
 
     With more lines than `most_labels` only some are in the legend. ValueError if no line has a point to draw.
     """
-    kept = [Line(line.name, [p for p in line.points if _drawable(p, log)], line.dashed) for line in lines]
+    kept = [Line(line.name, [p for p in line.points if _drawable(p, log, log_x)], line.dashed) for line in lines]
     points = [point for line in kept for point in line.points]
     if not points:
         raise ValueError(f"nothing to draw in the chart '{title}'")
@@ -45,7 +46,7 @@ def line_chart(
     right = max(_RIGHT, 24 + _LETTER * max(len(line.name) for line in kept[::every]))
     width, bottom = _LEFT + _PLOT_WIDTH + right, _TOP + max(_PLOT_HEIGHT, _LABEL_STEP * len(kept[::every]))
     height, end = bottom + _BOTTOM, width - right
-    to_x = _Axis([x for x, _ in points], _LEFT, end, log=False)
+    to_x = _Axis([x for x, _ in points], _LEFT, end, log=log_x)
     to_y = _Axis([y for _, y in points], bottom, _TOP, log=log)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
@@ -97,8 +98,8 @@ class _Axis:
         return math.log10(value) if self._log else value
 
 
-def _drawable(point: tuple[float, float], log: bool) -> bool:
-    return all(map(math.isfinite, point)) and (point[1] > 0 or not log)
+def _drawable(point: tuple[float, float], log: bool, log_x: bool) -> bool:
+    return all(map(math.isfinite, point)) and (point[0] > 0 or not log_x) and (point[1] > 0 or not log)
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle", more: str = "") -> str:

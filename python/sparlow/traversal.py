@@ -48,7 +48,7 @@ def traverse(
         progress.block(index)
         earlier = None if journal is None else journal.read(index)
         if matcher is not None:
-            matcher.before(index, compress=bool(block.layers) and earlier is None)
+            matcher.before(index, block.block, compress=bool(block.layers) and earlier is None)
         if dense is not None and (earlier is not None or not block.layers):
             dense.advance(index)
         finished = earlier or Finished({})
