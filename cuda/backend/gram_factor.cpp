@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "backend/inverse.hpp"
 
@@ -12,8 +13,9 @@ namespace {
 constexpr Index kSmall = 256;           // factors below are inverted afresh and multiplied in f32
 constexpr double kLargestRatio = 1.75;  // of shifts, for an update by polynomial: relative error below 1e-3
 constexpr int kLargestUpdates = 16;     // their rounding errors add up
-constexpr Index kThin = 256;            // rows up to which converting to f16 costs more than it saves ...
-constexpr Index kWide = 2048;           // ... unless reading the smoother is what takes the time
+constexpr std::size_t kMostKept = std::size_t{2} << 30;
+constexpr Index kThin = 256;   // rows up to which converting to f16 costs more than it saves ...
+constexpr Index kWide = 2048;  // ... unless reading the smoother is what takes the time
 
 // Coefficients of the cubic through the Chebyshev points of g(m) = 1 / (ratio - (ratio - 1) m) on [0, 1]. With
 // ratio = new / old shift the new smoother is m g(m): a smooth, relatively small change of every eigenvalue.
@@ -51,21 +53,69 @@ bool CudaGramFactor::can_update(double shift) const {
 
 void CudaGramFactor::do_set_shift(double shift) {
   const Context::Bind bind(*context_);
-  if (can_update(shift)) {
+  if (recall(shift)) return;
+  const bool along = on_walk(), fresh = !can_update(shift), again = fresh && shift == first_;
+  if (again) walk_.clear();
+  own(!fresh);
+  if (fresh) {
+    ready_ = false;
+    invert(shift);
+    updates_ = 0;
+    if (first_ == 0) first_ = shift;
+  } else {
     update(shift / current_);
     ++updates_;
-  } else {
-    ready_ = false;
-    if (!restore(shift)) {
-      invert(shift);
-      keep_if_repeated(shift);
-    }
-    updates_ = 0;
   }
   current_ = shift;
-  half_ready_ = precision_ == Precision::f16 && gram_.rows >= kSmall && shift > 0;
+  half_ready_ = wants_half(shift);
   if (half_ready_) make_half();
   ready_ = true;
+  if (again || along) remember();
+}
+
+bool CudaGramFactor::wants_half(double shift) const {
+  return precision_ == Precision::f16 && gram_.rows >= kSmall && shift > 0;
+}
+
+bool CudaGramFactor::on_walk() const { return place_ < walk_.size() && walk_[place_].smoother == smoother_; }
+
+bool CudaGramFactor::recall(double shift) {
+  const bool along = on_walk();
+  if (along && place_ + 1 < walk_.size() && walk_[place_ + 1].shift == shift) {
+    ++place_;
+  } else if (!walk_.empty() && walk_.front().shift == shift && !can_update(shift)) {
+    place_ = 0;
+  } else {
+    if (along) walk_.resize(place_ + 1);
+    return false;
+  }
+  const Step& step = walk_[place_];
+  smoother_ = step.smoother;
+  half_ = step.half;
+  current_ = shift;
+  updates_ = step.updates;
+  half_ready_ = wants_half(shift);
+  if (half_ready_ && !half_) make_half();
+  ready_ = true;
+  return true;
+}
+
+void CudaGramFactor::remember() {
+  const auto bytes = static_cast<std::size_t>(gram_.size()) * (sizeof(float) + sizeof(__half));
+  if ((walk_.size() + 1) * bytes > kMostKept) return;
+  walk_.push_back({current_, smoother_, half_ready_ ? half_ : nullptr, updates_});
+  place_ = walk_.size() - 1;
+}
+
+// What a step of the walk holds is not written to.
+void CudaGramFactor::own(bool with_values) {
+  if (smoother_.use_count() == 1) return;
+  const auto bytes = static_cast<std::size_t>(gram_.size()) * sizeof(float);
+  std::shared_ptr<void> mine = context_->allocate(bytes);
+  if (with_values)
+    check(cudaMemcpyAsync(mine.get(), smoother_.get(), bytes, cudaMemcpyDeviceToDevice, context_->stream()),
+          "cudaMemcpyAsync");
+  smoother_ = std::move(mine);
 }
 
 void CudaGramFactor::invert(double shift) {
@@ -78,29 +128,6 @@ void CudaGramFactor::invert(double shift) {
   if (!invert_positive(*context_, products_, x))
     fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (", n, " x ", n, ")");
   check(kernels::mirror_affine(n, 1, -static_cast<float>(shift), rows(x), context_->stream()), "mirror_affine");
-}
-
-// Methods that alternate begin every turn with the same shift: from the third turn on a copy takes the place of the
-// factorisation.
-bool CudaGramFactor::restore(double shift) {
-  if (!kept_ || shift != inverted_) return false;
-  copy_smoother(kept_.get(), smoother_.get());
-  return true;
-}
-
-void CudaGramFactor::keep_if_repeated(double shift) {
-  kept_.reset();
-  if (shift == inverted_) {
-    kept_ = context_->allocate(static_cast<std::size_t>(gram_.size()) * sizeof(float));
-    copy_smoother(smoother_.get(), kept_.get());
-  }
-  inverted_ = shift;
-}
-
-void CudaGramFactor::copy_smoother(const void* from, void* to) const {
-  check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(gram_.size()) * sizeof(float), cudaMemcpyDeviceToDevice,
-                        context_->stream()),
-        "cudaMemcpyAsync");
 }
 
 // m' = c0 m + c1 m^2 + m^2 (c2 m + c3 m^2): two f16 products instead of a factorisation.
@@ -119,7 +146,7 @@ void CudaGramFactor::update(double ratio) {
 
 void CudaGramFactor::make_half() {
   const Index n = gram_.rows;
-  if (!half_) half_ = context_->allocate(static_cast<std::size_t>(n * n) * sizeof(__half));
+  if (half_.use_count() != 1) half_ = context_->allocate(static_cast<std::size_t>(n * n) * sizeof(__half));
   check(kernels::to_half(n, n, rows(ConstView(smoother())), half(), context_->stream()), "to_half");
 }
 

@@ -1,6 +1,8 @@
 // The smoother m = h (h + shift I)^-1 kept explicitly, in f32 and f16.
 #pragma once
 
+#include <vector>
+
 #include "backend/cuda_backend.hpp"
 
 namespace sparlow::cuda {
@@ -29,18 +31,30 @@ class CudaGramFactor final : public GramFactor {
   void update(double ratio);
   void invert(double shift);
   void make_half();
-  bool restore(double shift);
-  void keep_if_repeated(double shift);
-  void copy_smoother(const void* from, void* to) const;
+
+  // Methods that alternate go through nearly the same shifts in every turn. When the first shift comes again, what is
+  // made from there on is kept, step by step, and taken instead of being made while later turns walk the same way.
+  struct Step {
+    double shift;
+    std::shared_ptr<void> smoother, half;
+    int updates;
+  };
+  bool on_walk() const;
+  bool recall(double shift);
+  void remember();
+  void own(bool with_values);
+  bool wants_half(double shift) const;
 
   std::shared_ptr<Context> context_;
   const Precision& precision_;
   Products products_;
   ConstView gram_;
-  std::shared_ptr<void> smoother_, half_, kept_;
-  double current_ = 0;   // the shift that smoother_ was made for
-  int updates_ = 0;      // since the last factorisation
-  double inverted_ = 0;  // the shift of the last factorisation, whose smoother kept_ holds if it came twice
+  std::shared_ptr<void> smoother_, half_;
+  std::vector<Step> walk_;
+  std::size_t place_ = 0;  // in walk_, of what smoother_ is
+  double current_ = 0;     // the shift that smoother_ was made for
+  int updates_ = 0;        // since the last factorisation
+  double first_ = 0;       // the shift of the first factorisation
   bool ready_ = false, half_ready_ = false;
 };
 
