@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import environment
+from results import write
 
 from sparlow import _core, host, native, ops
 
 CACHE_BYTES = 200e6
+CALLS_OF_A_TURN = 8
+SETTLE_SECONDS = 0.01
 
 
 def sparse(d_out: int, d_in: int, format: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,14 +30,23 @@ def sparse(d_out: int, d_in: int, format: str, dtype: torch.dtype) -> tuple[torc
 
 
 def medians(ways: dict[str, Callable[[int], Any]], repeats: int) -> dict[str, float]:
-    """Microseconds; the ways take turns, so that a disturbance meets all of them."""
+    """Microseconds; the ways take turns of a few calls, so that a disturbance meets all of them.
+
+    Calls at the beginning of a turn are not counted: torch's threads spin for a while after their last product, and
+    would take the cores of whatever comes next.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
+    for _ in range(max(1, repeats // CALLS_OF_A_TURN)):
         for name, run in ways.items():
-            begin = time.perf_counter()
-            run(turn)
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(times[1:]) * 1e6 for name, times in seconds.items()}
+            until, call = time.perf_counter() + SETTLE_SECONDS, 0
+            while time.perf_counter() < until or call == 0:
+                run(call)
+                call += 1
+            for k in range(call, call + CALLS_OF_A_TURN):
+                begin = time.perf_counter()
+                run(k)
+                seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(times) * 1e6 for name, times in seconds.items()}
 
 
 def measure(d_out: int, d_in: int, rank: int, format: str, dtype: torch.dtype, repeats: int) -> list[dict[str, Any]]:
@@ -60,7 +71,7 @@ def measure(d_out: int, d_in: int, rank: int, format: str, dtype: torch.dtype, r
 
         with torch.inference_mode():
             ways = {"packed": packed_way, "dense": dense_way, "unpacked": unpacked_way}
-            us = medians(ways, repeats if tokens < 64 else max(3, repeats // 4))
+            us = medians(ways, repeats if tokens < 64 else repeats // 4)
         row = {"d_out": d_out, "d_in": d_in, "rank": rank, "format": format, "dtype": str(dtype)[6:], "tokens": tokens}
         row |= {f"{name}_us": round(value, 1) for name, value in us.items()}
         row |= {"against_dense": round(us["dense"] / us["packed"], 2)}
@@ -89,7 +100,7 @@ def main() -> None:
             for format in arguments.formats:
                 rows += measure(d_out, d_in, arguments.rank, format, getattr(torch, dtype), arguments.repeats)
     if arguments.out is not None:
-        arguments.out.write_text(json.dumps({"environment": environment("cpu"), "rows": rows}, indent=1) + "\n")
+        write(arguments.out, "cpu", rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ LARGE = 1 << 22  # elements of a matrix whose unpacking is felt
 
 def most_tokens(d_out: int, d_in: int, dtype: torch.dtype) -> int:
     """From there on unpacking once and torch's dense product are faster; measured, bfloat16 has products of its own."""
-    few = 16 if dtype == torch.bfloat16 else 64
+    few = 8 if dtype == torch.bfloat16 else 16
     return 4 * few if d_out * d_in >= LARGE else few
 
 

@@ -55,8 +55,8 @@ struct Bf16Lane : Wide {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values));
     return _mm512_maskz_expand_epi16(mask, _mm512_castsi256_si512(half));
   }
-  static Weights expand(const Element* values, Index, std::uint32_t mask) {
-    const __m512i dense = _mm512_maskz_loadu_epi16(lowest(__builtin_popcount(mask)), values);
+  static Weights expand(const Element* values, Index left, std::uint32_t mask) {
+    const __m512i dense = left >= kColumns ? whole(values) : load(values, left);
     return _mm512_maskz_expand_epi16(mask, dense);
   }
   static void store(Weights weights, Input* out) { _mm512_storeu_si512(out, weights); }
@@ -89,8 +89,8 @@ struct F32Lane : FloatWide {
   static Weights expand_half(const Element* values, std::uint32_t mask) {
     return _mm512_maskz_expand_ps(static_cast<__mmask16>(mask), _mm512_castps256_ps512(_mm256_loadu_ps(values)));
   }
-  static Weights expand(const Element* values, Index, std::uint32_t mask) {
-    return _mm512_maskz_expand_ps(static_cast<__mmask16>(mask), load(values, __builtin_popcount(mask)));
+  static Weights expand(const Element* values, Index left, std::uint32_t mask) {
+    return _mm512_maskz_expand_ps(static_cast<__mmask16>(mask), left >= kColumns ? whole(values) : load(values, left));
   }
 };
 
@@ -107,9 +107,9 @@ struct F16Lane : FloatWide {
     const __m256i spread = _mm256_maskz_expand_epi16(static_cast<__mmask16>(mask), _mm256_castsi128_si256(half));
     return _mm512_cvtph_ps(spread);
   }
-  static Weights expand(const Element* values, Index, std::uint32_t mask) {
-    const __mmask16 stored = static_cast<__mmask16>(lowest(__builtin_popcount(mask)));
-    const __m256i dense = _mm256_maskz_loadu_epi16(stored, values);
+  static Weights expand(const Element* values, Index left, std::uint32_t mask) {
+    const __m256i dense = left >= kColumns ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values))
+                                           : _mm256_maskz_loadu_epi16(static_cast<__mmask16>(lowest(left)), values);
     return _mm512_cvtph_ps(_mm256_maskz_expand_epi16(static_cast<__mmask16>(mask), dense));
   }
 };

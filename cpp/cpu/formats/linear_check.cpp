@@ -4,7 +4,9 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
+#include "cpu/multiversion.hpp"
 #include "cpu/parallel.hpp"
 #include "sparlow/error.hpp"
 #include "sparlow/format.hpp"
@@ -65,23 +67,34 @@ void check_positions(const LayerShape& shape, const std::uint8_t* meta) {
        byte, "]; each group of four needs two distinct ascending positions");
 }
 
+SPARLOW_MULTIVERSION Index marked(const std::uint8_t* row, Index bytes) {
+  Index count = 0, b = 0;
+  for (; b + 8 <= bytes; b += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, row + b, sizeof word);
+    count += std::popcount(word);
+  }
+  for (; b < bytes; ++b) count += std::popcount(row[b]);
+  return count;
+}
+
+void check_last_columns(const LayerShape& shape, const std::uint8_t* meta) {
+  const Index bytes = meta_cols(shape.d_in);
+  if (shape.d_in % 8 == 0) return;
+  for (Index i = 0; i < shape.d_out; ++i)
+    require(meta[(i + 1) * bytes - 1] >> (shape.d_in % 8) == 0, "meta marks values beyond column ", shape.d_in - 1,
+            " in row ", i);
+}
+
 std::vector<Index> bitmap_starts(const LayerShape& shape, const std::uint8_t* meta) {
   const Index bytes = meta_cols(shape.d_in);
+  check_last_columns(shape, meta);
   std::vector<Index> starts(static_cast<std::size_t>(shape.d_out) + 1);
-  for (Index i = 0; i < shape.d_out; ++i) {
-    const std::uint8_t* row = meta + i * bytes;
-    Index count = 0;
-    Index b = 0;
-    for (; b + 8 <= bytes; b += 8) {
-      std::uint64_t word;
-      std::memcpy(&word, row + b, sizeof word);
-      count += std::popcount(word);
-    }
-    for (; b < bytes; ++b) count += std::popcount(row[b]);
-    require(shape.d_in % 8 == 0 || row[bytes - 1] >> (shape.d_in % 8) == 0, "meta marks values beyond column ",
-            shape.d_in - 1, " in row ", i);
-    starts[static_cast<std::size_t>(i) + 1] = starts[static_cast<std::size_t>(i)] + count;
-  }
+  // A torch operator keeps nothing between calls, so that this comes before every product.
+  parallel_for(shape.d_out, row_grain(bytes), [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) starts[static_cast<std::size_t>(i) + 1] = marked(meta + i * bytes, bytes);
+  });
+  std::partial_sum(starts.begin(), starts.end(), starts.begin());
   require(starts.back() == shape.stored, "the bitmap marks ", starts.back(), " values, ", shape.stored, " are stored");
   return starts;
 }
