@@ -38,7 +38,7 @@ _ABSOLUTE = "absolute_rates"
 @contextlib.contextmanager
 def absolute_rates() -> Iterator[None]:
     with (
-        mock.patch("sparlow.matching.terms._scale", lambda *_: 1.0),
+        mock.patch("sparlow.matching.terms._scale", return_value=1.0),
         mock.patch("sparlow.matching.trainer._FINAL_RATE", 0.2),
     ):
         yield
