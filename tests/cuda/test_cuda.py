@@ -8,7 +8,7 @@ from torch import Tensor
 
 import sparlow
 from sparlow import _core
-from sparlow.solve import backend_for
+from sparlow.solve import Damping, backend_for, retarget
 
 pytestmark = [
     pytest.mark.cuda,
@@ -78,6 +78,17 @@ def test_gram_matches_f64(dtype: torch.dtype) -> None:
     expected = rows.T @ rows
     assert gram.tokens == 2100
     assert (gram.matrix().cpu() - expected).norm() <= 5e-6 * expected.norm()
+
+
+def test_retargeted_weights_match_the_cpu() -> None:
+    random = torch.Generator().manual_seed(4)
+    x, w = torch.randn(2000, 320, generator=random), torch.randn(64, 320, generator=random)
+    y = x + 0.3 * torch.randn(2000, 320, generator=random)
+    arguments = y.T @ y, (x - y).T @ y
+    (cpu,) = retarget([w], *arguments, damping=Damping(), share=0.7)
+    (gpu,) = retarget([w.cuda()], *(a.cuda() for a in arguments), damping=Damping(), share=0.7)
+    assert (cpu - w).norm() > 0.05 * w.norm()
+    assert (gpu.cpu() - cpu).norm() < 1e-3 * (cpu - w).norm()
 
 
 def test_work_is_ordered_with_the_current_stream() -> None:
