@@ -13,11 +13,14 @@ compresses and matches the same blocks on the same windows in the same process.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import authors_matching
 import results
@@ -27,6 +30,18 @@ import transformers
 import sparlow
 from sparlow.evaluate import encode, evaluate
 from sparlow.precision import lent_module
+
+# In a variant: learning rates are absolute and fall to a fifth, as in the authors' code, not relative to each tensor.
+_ABSOLUTE = "absolute_rates"
+
+
+@contextlib.contextmanager
+def absolute_rates() -> Iterator[None]:
+    with (
+        mock.patch("sparlow.matching.terms._scale", return_value=1.0),
+        mock.patch("sparlow.matching.trainer._FINAL_RATE", 0.2),
+    ):
+        yield
 
 
 def texts(args: argparse.Namespace) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -60,9 +75,10 @@ def run(name: str, changes: dict[str, Any], windows: torch.Tensor, args: argpars
         "include": include,
         "calibration": {"windows": args.windows, "window_tokens": args.window_tokens},
     }
-    recipe = sparlow.Recipe.from_dict({**base, **changes})
+    recipe = sparlow.Recipe.from_dict({**base, **{key: value for key, value in changes.items() if key != _ABSOLUTE}})
     started = time.perf_counter()
-    compressed = sparlow.compress(args.model, recipe, tokens=windows)
+    with absolute_rates() if changes.get(_ABSOLUTE) else contextlib.nullcontext():
+        compressed = sparlow.compress(args.model, recipe, tokens=windows)
     row = {
         "name": name,
         "changes": changes,

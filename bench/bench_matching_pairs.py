@@ -31,10 +31,10 @@ from sparlow.stream import Stream
 # name -> epochs of each block, epochs and learning rate of the pairs
 ROWS: dict[str, tuple[int, int, float]] = {
     "8 epochs": (8, 0, 0.0),
-    "8 epochs, pairs 4 at 1e-3": (8, 4, 1e-3),
-    "8 epochs, pairs 8 at 3e-3": (8, 8, 3e-3),
-    "12 epochs": (12, 0, 0.0),
+    "8 epochs, then 8 of the pairs at 3e-3": (8, 8, 3e-3),
     "16 epochs": (16, 0, 0.0),
+    "8 epochs, then 4 of the pairs at 1e-3": (8, 4, 1e-3),
+    "12 epochs": (12, 0, 0.0),
 }
 
 

@@ -31,14 +31,14 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def gaps(name: str, text: str) -> str:
-    """Perplexity and gap to the dense model, and how much smaller the gap is than the last row's."""
+    """Perplexity and gap to the dense model, and by how much the gap is smaller than the last row's."""
     dense, *others = rows(name)
     last = others[-1][text] - dense[text]
     body = [["dense", f"{dense[text]:.3f}", "", ""]]
     for row in others:
         gap = row[text] - dense[text]
-        body.append([row["name"], f"{row[text]:.3f}", f"{gap:.3f}", f"{1 - gap / last:+.0%}" if row["blocks"] else ""])
-    return markdown(("", "perplexity", "gap to dense", "smaller than the last row's"), body)
+        body.append([row["name"], f"{row[text]:.3f}", f"{gap:.3f}", f"{1 - gap / last:.0%}" if gap < last else ""])
+    return markdown(("", "perplexity", "gap to dense", "smaller by"), body)
 
 
 def methods() -> str:

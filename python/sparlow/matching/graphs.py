@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,21 +99,33 @@ class Replay:
 
     def _capture(self, batch: Batch) -> None:
         own = Batch(batch.inputs.clone(), batch.targets.clone(), batch.weights.clone(), batch.call)
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         # A capture that fails leaves its own stream the current one.
         present = torch.cuda.stream(torch.cuda.current_stream(batch.inputs.device))
         try:
             # Other threads may go on using the device: a monitor's question for free memory must not end the capture.
-            with present, torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with present, torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
                 result = self._work(own)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
+        except RuntimeError as error:
             self._enabled = False
             torch.cuda.synchronize(batch.inputs.device)
+            _abandon(batch.inputs.device, pool)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             return
         self._captured = True
         self._recorded[batch.inputs.shape] = _Recorded(graph, own, result)
+
+
+def _abandon(device: torch.device, pool: Any) -> None:
+    """Undo what a failed capture leaves behind in torch: memory set aside, random numbers that wait for a replay."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with suppress(RuntimeError):  # the capture itself had ended: only the graph could not be made
+        torch._C._cuda_endAllocateToPool(index, pool)
+        torch._C._cuda_releasePool(index, pool)
+    number = torch.zeros((), device=device)
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        number.add_(1)
 
 
 def _same_call(a: Call, b: Call) -> bool:
