@@ -1,10 +1,10 @@
 // Linear layers that stay compressed while they run: y = x (s + (us vs) ∘ signs + u v)ᵀ + bias, s in the format nm24 or
 // bitmap, signs ±1, either low-rank factor of any rank.
 //
-// A device has a layout of its own for the tensors of a checkpoint. `pack` fills one buffer with it, `unpack` gives back
-// the checkpoint's bits. Layers in nm24 without signs that read the same x may be stacked: parts of one buffer, one
-// launch. Calls only enqueue work on `stream`, allocate nothing once a number of tokens was seen, and may be captured in
-// a CUDA graph; packing a bitmap waits for the stream.
+// A device has a layout of its own for the tensors of a checkpoint. `pack` fills one buffer with it, `unpack` gives
+// back the checkpoint's bits. Layers in nm24 without signs that read the same x may be stacked: parts of one buffer,
+// one launch. Calls only enqueue work on `stream`, allocate nothing once a number of tokens was seen, and may be
+// captured in a CUDA graph; packing a bitmap waits for the stream.
 #pragma once
 
 #include <array>
@@ -59,10 +59,11 @@ class SPARLOW_API LinearOps {
             Stream stream) const;
   // to.u and to.v have the shape's rank.
   void unpack(const LinearShape& shape, int part, const void* packed, const LinearTensors& to, Stream stream) const;
-  // x [tokens, d_in], y [tokens, d_out], bias [d_out] or null: contiguous, x at a multiple of 8 bytes. Of one part, y and
-  // bias have its rows.
+  // x [tokens, d_in], y [tokens, d_out], bias [d_out] or null: contiguous, x at a multiple of 8 bytes. Of one part, y
+  // and bias have its rows. overlap: may begin while the kernel before it on the stream runs; only when that has ended,
+  // x is read and y written. That kernel must not be `pack`, and must itself have waited for those before it.
   void forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x, void* y,
-               Index tokens, Stream stream);
+               Index tokens, Stream stream, bool overlap = false);
   // w [d_out, d_in] = s + (us vs) ∘ signs, summed in float and rounded once; of shapes with a bitmap or signs.
   void expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const;
   // With more tokens `expand` and a dense product are faster than `forward`.
@@ -77,7 +78,7 @@ class SPARLOW_API LinearOps {
   virtual void do_unpack(const LinearShape& shape, int part, const void* packed, const LinearTensors& to,
                          Stream stream) const = 0;
   virtual void do_forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x,
-                          void* y, Index tokens, Stream stream) = 0;
+                          void* y, Index tokens, Stream stream, bool overlap) = 0;
   virtual void do_expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const = 0;
   virtual Index do_most_tokens(const LinearShape& shape) const = 0;
   virtual std::string_view do_kernel(const LinearShape& shape, Index tokens) const = 0;
