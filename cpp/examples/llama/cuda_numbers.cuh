@@ -50,13 +50,21 @@ void with_type(sparlow_dtype dtype, Body&& body) {
   else body.template operator()<__half>();
 }
 
-// A kernel may be started while the one before it on the stream still runs; it calls this before it looks at memory,
-// and lets the one after it start likewise.
-__device__ __forceinline__ void begin_after_previous() {
+// A kernel may be started while the one before it on the stream still runs; it waits before it looks at memory, weights
+// apart, and lets the one after it start likewise.
+__device__ __forceinline__ void allow_next() {
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
 #endif
+}
+__device__ __forceinline__ void begin_after_previous() {
+  allow_next();
+  wait_for_previous();
 }
 
 inline bool can_overlap() {
