@@ -34,21 +34,26 @@ void check(const LinearShape& shape) {
   require(shape.format != Format::dense, "a dense layer has no packed form");
   require(shape.stored >= 0 && shape.stored <= shape.d_out * shape.d_in, "a bitmap of ", shape.d_out, " x ", shape.d_in,
           " cannot have ", shape.stored, " values");
+  require(shape.most_in_tile >= 0, "a tile of a bitmap cannot have ", shape.most_in_tile, " values");
   require(shape.dtype != DType::f32, "a packed layer is bfloat16 or float16, not float32");
   check_parts(shape);
+}
+
+void check_factors(const LinearShape& shape, const LinearTensors& tensors, const void* packed) {
+  require(packed != nullptr, "a tensor has no memory");
+  require(shape.rank == 0 || (tensors.u != nullptr && tensors.v != nullptr), "a factor has no memory");
+  require(reinterpret_cast<std::uintptr_t>(packed) % 128 == 0, "the packed buffer must start at a multiple of 128");
 }
 
 void check(const LinearShape& shape, int part, const LinearTensors& tensors, const void* packed) {
   check(shape);
   require(part >= 0 && part < shape.parts, "part ", part, " of a stack of ", shape.parts);
   const bool has_values = shape.format == Format::nm24 || shape.stored > 0;
-  require((!has_values || tensors.values != nullptr) && tensors.meta != nullptr && packed != nullptr,
-          "a tensor has no memory");
-  require(shape.rank == 0 || (tensors.u != nullptr && tensors.v != nullptr), "a factor has no memory");
+  require((!has_values || tensors.values != nullptr) && tensors.meta != nullptr, "a tensor has no memory");
   require(
       shape.sign_rank == 0 || (tensors.sign_bits != nullptr && tensors.sign_u != nullptr && tensors.sign_v != nullptr),
       "a part of the signed term has no memory");
-  require(reinterpret_cast<std::uintptr_t>(packed) % 128 == 0, "the packed buffer must start at a multiple of 128");
+  check_factors(shape, tensors, packed);
 }
 
 }  // namespace
@@ -71,6 +76,15 @@ void LinearOps::unpack(const LinearShape& shape, int part, const void* packed, c
                        Stream stream) const {
   check(shape, part, to, packed);
   do_unpack(shape, part, packed, to, stream);
+}
+
+void LinearOps::unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v, Stream stream) const {
+  check(shape);
+  require(!is_plain(shape), "u and v of a layer in nm24 without signs are unpacked with the rest");
+  LinearTensors to;
+  to.u = u, to.v = v;
+  check_factors(shape, to, packed);
+  do_unpack_factors(shape, packed, u, v, stream);
 }
 
 void LinearOps::forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x,

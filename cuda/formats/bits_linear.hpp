@@ -20,6 +20,7 @@ class BitsLinear {
   void forward(const LinearShape& shape, const void* packed, const void* bias, const void* x, void* y, Index tokens,
                cudaStream_t stream);
   void expand(const LinearShape& shape, const void* packed, void* w, cudaStream_t stream) const;
+  void unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v, cudaStream_t stream) const;
   Index most_tokens(const LinearShape& shape) const;
 
  private:

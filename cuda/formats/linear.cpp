@@ -60,6 +60,12 @@ void CudaLinear::do_expand(const LinearShape& shape, const void* packed, void* w
   bits_.expand(shape, packed, w, stream_of(stream));
 }
 
+void CudaLinear::do_unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v,
+                                   Stream stream) const {
+  const Bind bind(device_);
+  bits_.unpack_factors(shape, packed, u, v, stream_of(stream));
+}
+
 Index CudaLinear::do_most_tokens(const LinearShape& shape) const {
   return is_plain(shape) ? std::numeric_limits<Index>::max() : bits_.most_tokens(shape);
 }

@@ -1,5 +1,6 @@
 // Layers with bit masks on the GPU: y = x sᵀ + x ((us vs) ∘ signs)ᵀ + (x vᵀ) uᵀ + bias for a few tokens, with s in the
-// format bitmap or, beside signs, nm24. Raw pointers, sizes, a stream; no allocation, no synchronisation, safe to capture.
+// format bitmap or, beside signs, nm24. Raw pointers, sizes, a stream; no allocation, no synchronisation, safe to
+// capture.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,9 +18,10 @@ struct BitsShape {
   int sign_rank;       // 0: no signs
   bool bitmap;         // else nm24
   std::size_t stored;  // values of a bitmap
+  int most_in_tile;    // of them in any 16 x 128 elements; 0: not known
 };
 
-constexpr int kMostSignRanks = 4;   // of a forward pass; layers with more have to be expanded
+constexpr int kMostSignRanks = 4;    // of a forward pass; layers with more have to be expanded
 constexpr int kMostBitsTokens = 16;  // of one pass over the weights
 
 struct BitsBytes {
@@ -45,6 +47,8 @@ cudaError_t bits_pack(const BitsShape& shape, const BitsTensors& from, const Bit
                       cudaStream_t stream);
 cudaError_t bits_unpack(const BitsShape& shape, const BitsPacked& packed, const BitsTensors& to, void* scratch,
                         cudaStream_t stream);
+cudaError_t bits_unpack_factors(const BitsShape& shape, const BitsPacked& packed, void* u, void* v,
+                                cudaStream_t stream);
 // w [d_out, d_in] = s + (us vs) ∘ signs, summed in float.
 cudaError_t bits_expand(const BitsShape& shape, const BitsPacked& packed, void* w, Half type, cudaStream_t stream);
 

@@ -1,7 +1,7 @@
 // y = x sᵀ + ((us vs) ∘ signs) applied to x + t uᵀ + bias for a few tokens, bound by reading s and the signs.
 //
-// Built like nm24_decode.cuh: a block has 16 rows (32 in nm24), its warps take turns in blocks of 128 columns and add up
-// at the end.
+// Built like nm24_decode.cuh: a block has 16 rows (32 in nm24), its warps take turns in blocks of 128 columns and add
+// up at the end.
 #pragma once
 
 #include "bits_inner.cuh"
@@ -39,12 +39,13 @@ struct BitsRing {
   __device__ __forceinline__ unsigned char* stage(int i) { return memory + i * stage_bytes(a.block_capacity, tokens); }
   __device__ __forceinline__ void find(int i) {
     if (i >= count) return;
-    const std::uint32_t* at = a.offsets + static_cast<std::size_t>(row_block) * a.common.column_blocks + first + i * stride;
+    const std::uint32_t* at =
+        a.offsets + static_cast<std::size_t>(row_block) * a.common.column_blocks + first + i * stride;
     next = make_uint2(__ldg(at), __ldg(at + 1));
   }
   __device__ __forceinline__ void fill_block(int to, int i) {
     const uint4* from = a.common.weights + next.x;
-    const int units = static_cast<int>(next.y - next.x);
+    const int units = min(static_cast<int>(next.y - next.x), a.block_capacity / 16);
     find(i + 1);
 #if SPARLOW_SM90
     if (lane == 0) {
@@ -179,8 +180,17 @@ __device__ __forceinline__ void bits_block(const BitsArgs& b, int row_block, int
   const int first_token = group * 8 * kTiles, tokens = min(a.tokens - first_token, 8 * kTiles);
   auto* sums = reinterpret_cast<float*>(shared + warp * warp_bytes);
   auto* entries = reinterpret_cast<MaskEntry*>(shared + (warp + 1) * warp_bytes) - kMaskWords;
-  BitsRing ring{b,           row_block, warp,   kWarps, (a.column_blocks - warp + kWarps - 1) / kWarps,
-                first_token, tokens,    shared + warp * warp_bytes,     kStages, full, lane};
+  BitsRing ring{b,
+                row_block,
+                warp,
+                kWarps,
+                (a.column_blocks - warp + kWarps - 1) / kWarps,
+                first_token,
+                tokens,
+                shared + warp * warp_bytes,
+                kStages,
+                full,
+                lane};
   ring.start();
   float acc[kRowTiles][kTiles][4] = {}, signed_sums[kSigns ? kSigns : 1][kRowTiles][kTiles][4] = {};
   const unsigned stamp = warp < a.rank_steps ? stamp_of(a) : 0;
@@ -214,7 +224,8 @@ __device__ __forceinline__ void bits_block(const BitsArgs& b, int row_block, int
 
 // Grid: first_block, then row blocks for each group of 8 kTiles tokens.
 template <typename T, bool kBitmap, int kTiles, int kWarps, int kStages, int kSigns>
-__global__ void __launch_bounds__(kWarps * 32, kBitmap && kTiles == 1 && kSigns < 2 ? 32 / kWarps : 1) bits_kernel(const BitsArgs a) {
+__global__ void __launch_bounds__(kWarps * 32, kBitmap&& kTiles == 1 && kSigns < 2 ? 32 / kWarps : 1)
+    bits_kernel(const BitsArgs a) {
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ Barrier full[kWarps][kStages];
   constexpr int kRowTiles = kBitmap ? 1 : 2;
@@ -225,8 +236,8 @@ __global__ void __launch_bounds__(kWarps * 32, kBitmap && kTiles == 1 && kSigns 
     inner_block<T, kTiles, kWarps, false>(a.common, index, shared);
   } else {
     const int row_blocks = blocks(a.common.d_out, kRowTiles * kTileRows), rest = index - a.common.first_block;
-    bits_block<T, kBitmap, kTiles, kWarps, kStages, kSigns>(a, rest % row_blocks, rest / row_blocks, shared,
-                                                            warp_bytes, full[threadIdx.x / 32]);
+    bits_block<T, kBitmap, kTiles, kWarps, kStages, kSigns>(a, rest % row_blocks, rest / row_blocks, shared, warp_bytes,
+                                                            full[threadIdx.x / 32]);
   }
 }
 

@@ -95,8 +95,13 @@ void launch_expand(const ExpandArgs& a, bool bitmap, unsigned blocks, cudaStream
 
 cudaError_t bits_expand(const BitsShape& shape, const BitsPacked& packed, void* w, Half type, cudaStream_t stream) {
   const unsigned n = block_count(shape);
-  const ExpandArgs a{blocks_of(shape, packed), static_cast<const std::uint32_t*>(packed.sign_v), packed.sign_u, w,
-                     shape.d_out, shape.d_in, shape.sign_rank};
+  const ExpandArgs a{blocks_of(shape, packed),
+                     static_cast<const std::uint32_t*>(packed.sign_v),
+                     packed.sign_u,
+                     w,
+                     shape.d_out,
+                     shape.d_in,
+                     shape.sign_rank};
   if (type == Half::bfloat16) launch_expand<__nv_bfloat16>(a, shape.bitmap, n, stream);
   else launch_expand<__half>(a, shape.bitmap, n, stream);
   return cudaGetLastError();

@@ -9,11 +9,6 @@
 namespace sparlow::kernels {
 namespace {
 
-template <bool kBitmap>
-constexpr int kWarps = kBitmap ? 16 : 8;
-template <bool kBitmap>
-constexpr int kStages = kBitmap ? 1 : 2;
-
 // The kernel of nm24_decode.cuh computes t in the same way, and has the same mailboxes.
 Nm24Workspace mail_of(const BitsShape& shape, int tokens) {
   Nm24Shape plain{};
@@ -40,34 +35,44 @@ BitsArgs make_args(const BitsShape& shape, const BitsCall& call) {
   a.wide_x = shape.d_in % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.x) % 16 == 0;
   b.offsets = from.offsets, b.sign_v = static_cast<const uint4*>(from.sign_v), b.sign_u = from.sign_u;
   b.sign_rank = shape.sign_rank;
-  b.block_capacity = (shape.bitmap ? kMostBitmapBytes : kBlockBytes) + sign_bytes(shape);
+  b.block_capacity = block_capacity(shape);
   return b;
 }
 
-template <typename T, bool kBitmap, int kTiles, int kSigns>
+template <typename T, bool kBitmap, int kTiles, int kWarps, int kStages, int kSigns>
 cudaError_t launch_bits(BitsArgs b, cudaStream_t stream) {
   ForwardArgs& a = b.common;
-  constexpr int kRowTiles = kBitmap ? 1 : 2, kWarp = kWarps<kBitmap>, kStage = kStages<kBitmap>;
+  constexpr int kRowTiles = kBitmap ? 1 : 2;
   const int groups = blocks(a.tokens, 8 * kTiles), row_blocks = blocks(a.d_out, kRowTiles * kTileRows) * groups;
   a.first_block = a.rank_steps * groups * kInnerSplits;
-  a.t_users = row_blocks * std::min(kWarp, a.rank_steps);
-  const int shared = kWarp * bits_warp_bytes<kRowTiles, kTiles, kStage>(b.block_capacity, a.tokens);
-  return launch(bits_kernel<T, kBitmap, kTiles, kWarp, kStage, kSigns>, a.first_block + row_blocks, kWarp * 32, shared,
-                1, false, stream, b);
+  a.t_users = row_blocks * std::min(kWarps, a.rank_steps);
+  const int shared = kWarps * bits_warp_bytes<kRowTiles, kTiles, kStages>(b.block_capacity, a.tokens);
+  return launch(bits_kernel<T, kBitmap, kTiles, kWarps, kStages, kSigns>, a.first_block + row_blocks, kWarps * 32,
+                shared, 1, false, stream, b);
 }
 
+// Expanding a bitmap wants warps more than anything; reading nm24 does where every row block has a multiprocessor to
+// itself. Measured: bench/ladders/bits.
 template <typename T, bool kBitmap, int kSigns>
-cudaError_t forward(const BitsArgs& b, cudaStream_t stream) {
-  return b.common.group_tiles == 1 ? launch_bits<T, kBitmap, 1, kSigns>(b, stream)
-                                   : launch_bits<T, kBitmap, 2, kSigns>(b, stream);
+cudaError_t forward(const BitsArgs& b, const Nm24Device& device, cudaStream_t stream) {
+  const bool few = b.common.group_tiles == 1;
+  if constexpr (kBitmap)
+    return few ? launch_bits<T, true, 1, 16, 2, kSigns>(b, stream) : launch_bits<T, true, 2, 8, 1, kSigns>(b, stream);
+  else if (blocks(b.common.d_out, kRowBlock) > device.multiprocessors)
+    return few ? launch_bits<T, false, 1, 8, 1, kSigns>(b, stream) : launch_bits<T, false, 2, 8, 1, kSigns>(b, stream);
+  else
+    return few ? launch_bits<T, false, 1, 16, 1, kSigns>(b, stream)
+               : launch_bits<T, false, 2, kSigns == 1 ? 16 : 8, 1, kSigns>(b, stream);
 }
 
 template <typename T>
-cudaError_t forward(const BitsArgs& b, bool bitmap, cudaStream_t stream) {
+cudaError_t forward(const BitsArgs& b, bool bitmap, const Nm24Device& device, cudaStream_t stream) {
   if (b.sign_rank > kMostSignRanks) return cudaErrorInvalidValue;
-  if (b.sign_rank == 0) return bitmap ? forward<T, true, 0>(b, stream) : cudaErrorInvalidValue;
-  if (b.sign_rank == 1) return bitmap ? forward<T, true, 1>(b, stream) : forward<T, false, 1>(b, stream);
-  return bitmap ? forward<T, true, kMostSignRanks>(b, stream) : forward<T, false, kMostSignRanks>(b, stream);
+  if (b.sign_rank == 0) return bitmap ? forward<T, true, 0>(b, device, stream) : cudaErrorInvalidValue;
+  if (b.sign_rank == 1)
+    return bitmap ? forward<T, true, 1>(b, device, stream) : forward<T, false, 1>(b, device, stream);
+  return bitmap ? forward<T, true, kMostSignRanks>(b, device, stream)
+                : forward<T, false, kMostSignRanks>(b, device, stream);
 }
 
 }  // namespace
@@ -75,10 +80,9 @@ cudaError_t forward(const BitsArgs& b, bool bitmap, cudaStream_t stream) {
 std::size_t bits_workspace_bytes(const BitsShape& shape, int tokens) { return mail_of(shape, tokens).end; }
 
 cudaError_t bits_forward(const BitsShape& shape, const BitsCall& call, const Nm24Device& device, cudaStream_t stream) {
-  static_cast<void>(device);
   const BitsArgs b = make_args(shape, call);
-  return call.type == Half::bfloat16 ? forward<__nv_bfloat16>(b, shape.bitmap, stream)
-                                     : forward<__half>(b, shape.bitmap, stream);
+  return call.type == Half::bfloat16 ? forward<__nv_bfloat16>(b, shape.bitmap, device, stream)
+                                     : forward<__half>(b, shape.bitmap, device, stream);
 }
 
 }  // namespace sparlow::kernels

@@ -5,8 +5,8 @@
 //   signs   256 bytes for each 16 rows, when there are any: two words a lane; a set bit is -1
 //   masks   64 words: four a chunk, eight lanes a word, four elements a lane
 //   values  of the set bits, in the order of the masks, up to a multiple of 16 bytes
-// or, in nm24, signs and the block of nm24_layout.hpp. A chunk has four elements of every lane, as it needs them for half
-// of a 16 x 16 operand A.
+// or, in nm24, signs and the block of nm24_layout.hpp. A chunk has four elements of every lane, as it needs them for
+// half of a 16 x 16 operand A.
 #pragma once
 
 #include "nm24_layout.hpp"
@@ -15,8 +15,7 @@ namespace sparlow::kernels {
 
 constexpr int kTileRows = 16, kTileElements = kTileRows * kColumnBlock;
 constexpr int kChunks = 16, kMaskWords = 64, kMaskBytes = 4 * kMaskWords;
-constexpr int kSignBytes = kTileElements / 8;                    // of 16 rows
-constexpr int kMostBitmapBytes = kMaskBytes + 2 * kTileElements;  // nothing is zero
+constexpr int kSignBytes = kTileElements / 8;  // of 16 rows
 constexpr int kSignVUnits = 16;  // units of 16 bytes that a block of columns has of one rank of the signs' v
 
 struct Place {

@@ -16,8 +16,8 @@ __global__ void count_kernel(BitTable table, std::uint32_t* counts, std::size_t 
 }
 
 // Size of each packed block in units of 16 bytes, or what they all have.
-__global__ void size_kernel(const std::uint32_t* counts, int d_out, int columns, int head, int same, std::uint32_t* units,
-                            int n) {
+__global__ void size_kernel(const std::uint32_t* counts, int d_out, int columns, int head, int same,
+                            std::uint32_t* units, int n) {
   const int block = blockIdx.x * blockDim.x + threadIdx.x;
   if (block >= n) return;
   unsigned values = 0;
@@ -224,7 +224,8 @@ cudaError_t bits_pack(const BitsShape& shape, const BitsTensors& from, const Bit
   else pack_nm24_kernel<<<n, 128, 0, stream>>>(CheckpointNm24{values, from.meta, shape.d_out, shape.d_in}, out);
   cudaError_t status = pack_factors(shape, from, packed, stream);
   if (shape.sign_rank == 0 || status != cudaSuccess) return status;
-  pack_signs_kernel<<<dim3(n, rows_of_block(shape) / kTileRows), 32, 0, stream>>>(BitTable{from.sign_bits, shape.d_out, shape.d_in}, out);
+  pack_signs_kernel<<<dim3(n, rows_of_block(shape) / kTileRows), 32, 0, stream>>>(
+      BitTable{from.sign_bits, shape.d_out, shape.d_in}, out);
   const Dense16 v{static_cast<const std::uint16_t*>(from.sign_v), shape.sign_rank, shape.d_in};
   const BitsBytes bytes = bits_bytes(shape);
   status = fill(static_cast<std::uint32_t*>(packed.sign_v), bytes.sign_v / 4, SignVWord{v}, stream);
@@ -249,15 +250,20 @@ cudaError_t bits_unpack(const BitsShape& shape, const BitsPacked& packed, const 
     status = fill(static_cast<std::uint32_t*>(to.values), rows * groups, BlockPair{from, groups}, stream);
     if (status == cudaSuccess) status = fill(to.meta, rows * bytes, BlockMeta{from, bytes, shape.d_in}, stream);
   }
-  if (status == cudaSuccess) status = unpack_factors(shape, packed, to, stream);
+  if (status == cudaSuccess) status = unpack_factors(shape, packed, to.u, to.v, stream);
   if (shape.sign_rank == 0 || status != cudaSuccess) return status;
   status = fill(to.sign_bits, rows * bytes, SignByte{from, bytes, shape.d_in}, stream);
   const SignVElement v{static_cast<const std::uint32_t*>(packed.sign_v), shape.sign_rank, shape.d_in};
   if (status == cudaSuccess)
-    status = fill(static_cast<std::uint16_t*>(to.sign_v), static_cast<std::size_t>(shape.sign_rank) * shape.d_in, v,
-                  stream);
+    status =
+        fill(static_cast<std::uint16_t*>(to.sign_v), static_cast<std::size_t>(shape.sign_rank) * shape.d_in, v, stream);
   if (status != cudaSuccess) return status;
   return cudaMemcpyAsync(to.sign_u, packed.sign_u, bits_bytes(shape).sign_u, cudaMemcpyDeviceToDevice, stream);
+}
+
+cudaError_t bits_unpack_factors(const BitsShape& shape, const BitsPacked& packed, void* u, void* v,
+                                cudaStream_t stream) {
+  return unpack_factors(shape, packed, u, v, stream);
 }
 
 }  // namespace sparlow::kernels

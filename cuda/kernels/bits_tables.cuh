@@ -57,6 +57,12 @@ inline int rows_of_block(const BitsShape& shape) { return shape.bitmap ? kTileRo
 inline int sign_bytes(const BitsShape& shape) {
   return shape.sign_rank ? rows_of_block(shape) / kTileRows * kSignBytes : 0;
 }
+// Bytes of the largest packed block there may be.
+inline int block_capacity(const BitsShape& shape) {
+  if (!shape.bitmap) return kBlockBytes + sign_bytes(shape);
+  const int most = shape.most_in_tile && shape.most_in_tile < kTileElements ? shape.most_in_tile : kTileElements;
+  return sign_bytes(shape) + kMaskBytes + (2 * most + 15) / 16 * 16;
+}
 inline unsigned block_count(const BitsShape& shape) {
   return static_cast<unsigned>(blocks(shape.d_out, rows_of_block(shape))) * blocks(shape.d_in, kColumnBlock);
 }
@@ -65,8 +71,8 @@ inline PackedBlocks blocks_of(const BitsShape& shape, const BitsPacked& packed) 
           sign_bytes(shape) / 16};
 }
 
-// Elements of a block in the order of its chunks, for one warp: each(place, index of the value in the block). nibble(chunk)
-// answers which of this lane's elements are set.
+// Elements of a block in the order of its chunks, for one warp: each(place, index of the value in the block).
+// nibble(chunk) answers which of this lane's elements are set.
 template <typename Nibble, typename Each>
 __device__ void walk_block(int lane, Nibble nibble, Each each) {
   int before = 0;

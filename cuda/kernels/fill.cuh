@@ -57,13 +57,13 @@ inline cudaError_t pack_factors(const BitsShape& shape, const BitsTensors& from,
   if (status != cudaSuccess) return status;
   return fill(static_cast<std::uint32_t*>(packed.v), v_words(shape.rank, shape.d_in), PackedVWord{v}, stream);
 }
-inline cudaError_t unpack_factors(const BitsShape& shape, const BitsPacked& packed, const BitsTensors& to,
+inline cudaError_t unpack_factors(const BitsShape& shape, const BitsPacked& packed, void* u, void* v,
                                   cudaStream_t stream) {
   const std::size_t rank = shape.rank;
-  const cudaError_t status = fill(static_cast<std::uint16_t*>(to.u), rank * shape.d_out,
+  const cudaError_t status = fill(static_cast<std::uint16_t*>(u), rank * shape.d_out,
                                   UElementOf{static_cast<const std::uint32_t*>(packed.u), shape.rank}, stream);
   if (status != cudaSuccess) return status;
-  return fill(static_cast<std::uint16_t*>(to.v), rank * shape.d_in,
+  return fill(static_cast<std::uint16_t*>(v), rank * shape.d_in,
               VElementOf{static_cast<const std::uint32_t*>(packed.v), shape.d_in}, stream);
 }
 

@@ -28,10 +28,11 @@ Format format_of(const std::string& name) {
 
 // rows: of the parts of a stack, whose sum d_out is; empty for a layer of its own.
 LinearShape linear_shape(Index d_out, Index d_in, Index rank, const std::string& dtype, const std::string& format,
-                         Index stored, Index sign_rank, const std::vector<Index>& rows) {
+                         Index stored, Index sign_rank, const std::vector<Index>& rows, Index most_in_tile) {
   LinearShape shape;
   shape.d_out = d_out, shape.d_in = d_in, shape.rank = rank, shape.dtype = parse_dtype(dtype);
   shape.format = format_of(format), shape.stored = stored, shape.sign_rank = sign_rank;
+  shape.most_in_tile = most_in_tile;
   require(rows.size() <= shape.rows.size(), "a stack has at most ", shape.rows.size(), " parts, got ", rows.size());
   shape.parts = rows.empty() ? 1 : static_cast<int>(rows.size());
   std::copy(rows.begin(), rows.end(), shape.rows.begin());
@@ -47,7 +48,7 @@ void register_linear(py::module_& module) {
   py::class_<LinearShape>(module, "LinearShape")
       .def(py::init(&linear_shape), py::arg("d_out"), py::arg("d_in"), py::arg("rank"), py::arg("dtype"),
            py::arg("format") = "nm24", py::arg("stored") = 0, py::arg("sign_rank") = 0,
-           py::arg("rows") = std::vector<Index>());
+           py::arg("rows") = std::vector<Index>(), py::arg("most_in_tile") = 0);
   py::class_<LinearTensors>(module, "LinearTensors").def(py::init(&linear_tensors), py::arg("addresses"));
   py::class_<LinearOps>(module, "LinearOps")
       .def("packed_bytes", &LinearOps::packed_bytes)
@@ -73,6 +74,11 @@ void register_linear(py::module_& module) {
           [](const LinearOps& ops, const LinearShape& shape, Address packed, Address w, LinearOps::Stream stream) {
             ops.expand(shape, in(packed), out(w), stream);
           },
+          Release())
+      .def(
+          "unpack_factors",
+          [](const LinearOps& ops, const LinearShape& shape, Address packed, Address u, Address v,
+             LinearOps::Stream stream) { ops.unpack_factors(shape, in(packed), out(u), out(v), stream); },
           Release())
       .def("most_tokens", &LinearOps::most_tokens)
       .def("kernel", [](const LinearOps& ops, const LinearShape& shape, Index tokens) {

@@ -189,6 +189,27 @@ def _graph_time(run: Callable[[], object], device: torch.device, replays: int) -
     return 1e3 * statistics.median(times)
 
 
+@dataclass(frozen=True)
+class Loading:
+    """Bytes on a GPU while a model was loaded: the most there were, what stayed, and the same model dense."""
+
+    peak_bytes: int
+    held_bytes: int
+    dense_bytes: int
+
+
+def measure_loading(load: Callable[[], nn.Module], device: torch.device) -> tuple[nn.Module, Loading]:
+    """Load a model onto a GPU where nothing else is allocated meanwhile."""
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    model = load()
+    torch.cuda.synchronize(device)
+    peak, held = torch.cuda.max_memory_allocated(device) - before, torch.cuda.memory_allocated(device) - before
+    packed_bytes, dense_bytes = weight_bytes(model)
+    return model, Loading(peak, held, held - packed_bytes + dense_bytes)
+
+
 def weight_bytes(model: nn.Module) -> tuple[int, int]:
     """(as they lie in memory, as dense weights of the same dtype) of all compressed layers."""
     held = dense = 0

@@ -131,7 +131,6 @@ def attach(model: PreTrainedModel, recipe: Mapping[str, Any]) -> SparlowConfig:
     marked.hf_quantizer = SparlowQuantizer(config)
     marked.is_quantized = True
     marked.quantization_method = METHOD
-    stack(model)
     return config
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sparlow import packed, packed_ops
+from sparlow import formats, packed, packed_ops
 from sparlow.packed import Shape
 from sparlow.spec import LayerSpec
 
@@ -25,6 +25,7 @@ class Packable(nn.Linear):
     """
 
     is_packed = False
+    most_in_tile = 0  # of a packed bitmap; see `packed.Shape`
     stack: Stack | None = None
     spec: LayerSpec
 
@@ -48,8 +49,10 @@ class Packable(nn.Linear):
             self._pack()
 
     def _pack(self) -> None:
-        shape = Shape.of(self.spec)
         with torch.inference_mode(False), torch.no_grad():
+            if self.spec.format == "bitmap":
+                self.most_in_tile = formats.bitmap_most_in_tile(self.get_parameter("weight_meta"))
+            shape = Shape.of(self.spec, self.most_in_tile)
             buffer = packed.new_buffer(shape, self.weight_packed.detach())
             packed.pack(shape, 0, {name: getattr(self, name).detach() for name in self.tensor_names()}, buffer)
         self.hold(buffer)
@@ -95,7 +98,7 @@ class Packable(nn.Linear):
         with torch.inference_mode(False), torch.no_grad():
             if self.stack is not None:
                 return self.stack.unpacked(self)
-            return packed.unpack(Shape.of(self.spec), 0, self.weight_packed.detach())
+            return packed.unpack(Shape.of(self.spec, self.most_in_tile), 0, self.weight_packed.detach())
 
     def train(self, mode: bool = True) -> Packable:
         """Set the mode; `settle` follows."""
@@ -129,6 +132,6 @@ class Packable(nn.Linear):
         if spec.format == "nm24" and spec.sign_rank == 0:
             y: Tensor = packed_ops.nm24_linear(x, buffer, bias, spec.d_out, spec.rank)
         else:
-            sizes = (spec.d_out, spec.rank, spec.nnz or 0, spec.sign_rank)
+            sizes = (spec.d_out, spec.rank, spec.nnz or 0, spec.sign_rank, self.most_in_tile)
             y = packed_ops.bits_linear(x, buffer, bias, spec.format, *sizes)
         return y

@@ -8,7 +8,7 @@ torch operators.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,8 @@ ALL_PARTS = -1
 
 @dataclass(frozen=True)
 class Shape:
-    """What kernels need to know of a layer. rows: of the parts of a stack, empty for a layer of its own."""
+    """What kernels need to know of a layer. rows: of the parts of a stack, empty for a layer of its own; most_in_tile:
+    values of a bitmap in any 16 rows and 128 columns, 0 if not known, which is slower."""
 
     format: str
     d_out: int
@@ -33,10 +34,12 @@ class Shape:
     stored: int = 0
     sign_rank: int = 0
     rows: tuple[int, ...] = ()
+    most_in_tile: int = 0
 
     @classmethod
-    def of(cls, spec: LayerSpec) -> Shape:
-        return cls(spec.format, spec.d_out, spec.d_in, spec.rank, spec.nnz or 0, spec.sign_rank)
+    def of(cls, spec: LayerSpec, most_in_tile: int = 0) -> Shape:
+        sizes = (spec.d_out, spec.d_in, spec.rank, spec.nnz or 0, spec.sign_rank)
+        return cls(spec.format, *sizes, most_in_tile=most_in_tile)
 
     def native(self, dtype: torch.dtype) -> _core.LinearShape:
         return _native(self, str(dtype).removeprefix("torch."))
@@ -45,7 +48,7 @@ class Shape:
 @functools.lru_cache(maxsize=4096)
 def _native(shape: Shape, dtype: str) -> _core.LinearShape:
     sizes = (shape.d_out, shape.d_in, shape.rank, dtype)
-    return _core.LinearShape(*sizes, shape.format, shape.stored, shape.sign_rank, shape.rows)
+    return _core.LinearShape(*sizes, shape.format, shape.stored, shape.sign_rank, shape.rows, shape.most_in_tile)
 
 
 @functools.cache
@@ -102,8 +105,8 @@ def pack(shape: Shape, part: int, tensors: Mapping[str, Tensor], buffer: Tensor)
     ops_of(buffer.device).pack(native, part, rank, _addresses(given), buffer.data_ptr(), stream_of(buffer.device))
 
 
-def unpack(shape: Shape, part: int, buffer: Tensor, names: Sequence[str] = NAMES) -> dict[str, Tensor]:
-    """The exact inverse of `pack`; factors have the rank of the shape. names: of the tensors that are wanted."""
+def unpack(shape: Shape, part: int, buffer: Tensor) -> dict[str, Tensor]:
+    """The exact inverse of `pack`; factors have the rank of the shape."""
     check_buffer(shape, buffer)
     rows = shape.rows[part] if shape.rows else shape.d_out
     values = (shape.stored,) if shape.format == "bitmap" else (rows, shape.d_in // 2)
@@ -116,7 +119,6 @@ def unpack(shape: Shape, part: int, buffer: Tensor, names: Sequence[str] = NAMES
     found = {
         name: torch.empty(size, dtype=torch.uint8 if name in bytes_ else buffer.dtype, device=buffer.device)
         for name, size in sizes.items()
-        if name in names
     }
     native = shape.native(buffer.dtype)
     ops_of(buffer.device).unpack(native, part, buffer.data_ptr(), _addresses(found), stream_of(buffer.device))

@@ -67,9 +67,17 @@ def _joined(biases: Sequence[Tensor]) -> Tensor:
 
 
 def _bits(
-    x: Tensor, buffer: Tensor, bias: Tensor | None, format: str, d_out: int, rank: int, stored: int, sign_rank: int
+    x: Tensor,
+    buffer: Tensor,
+    bias: Tensor | None,
+    format: str,
+    d_out: int,
+    rank: int,
+    stored: int,
+    sign_rank: int,
+    most: int,
 ) -> Tensor:
-    shape = Shape(format, d_out, x.shape[-1], rank, stored, sign_rank)
+    shape = Shape(format, d_out, x.shape[-1], rank, stored, sign_rank, most_in_tile=most)
     if x.numel() <= _most_tokens(shape, buffer) * shape.d_in:
         return _run(x, buffer, bias, shape)
     _check(x, buffer, bias, d_out)
@@ -88,10 +96,10 @@ def _expanded(x: Tensor, buffer: Tensor, bias: Tensor | None, shape: Shape) -> T
     y = functional.linear(x, w, bias)
     if shape.rank == 0:
         return y
-    factors = packed.unpack(shape, 0, buffer, ("low_rank_u", "low_rank_v"))
-    inner = functional.linear(x, factors["low_rank_v"])
-    flat = y.view(-1, shape.d_out)
-    return flat.addmm_(inner.view(-1, shape.rank), factors["low_rank_u"].T).view_as(y)
+    u, v = buffer.new_empty(shape.d_out, shape.rank), buffer.new_empty(shape.rank, shape.d_in)
+    ops.unpack_factors(native, buffer.data_ptr(), u.data_ptr(), v.data_ptr(), packed.stream_of(buffer.device))
+    inner = functional.linear(x, v).view(-1, shape.rank)
+    return y.view(-1, shape.d_out).addmm_(inner, u.T).view_as(y)
 
 
 def _fake_linear(x: Tensor, buffer: Tensor, bias: Tensor | None, d_out: int, rank: int) -> Tensor:
@@ -105,9 +113,17 @@ def _fake_stack(x: Tensor, buffer: Tensor, biases: list[Tensor], rows: list[int]
 
 
 def _fake_bits(
-    x: Tensor, buffer: Tensor, bias: Tensor | None, format: str, d_out: int, rank: int, stored: int, sign_rank: int
+    x: Tensor,
+    buffer: Tensor,
+    bias: Tensor | None,
+    format: str,
+    d_out: int,
+    rank: int,
+    stored: int,
+    sign_rank: int,
+    most: int,
 ) -> Tensor:
-    del buffer, bias, format, rank, stored, sign_rank
+    del buffer, bias, format, rank, stored, sign_rank, most
     return x.new_empty(*x.shape[:-1], d_out)
 
 
@@ -136,7 +152,7 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Tensor], Callable[..., Tensor]]] 
     ),
     "bits_linear": (
         "(Tensor x, Tensor packed, Tensor? bias, str format, SymInt d_out, SymInt rank, SymInt stored, SymInt sign_rank"
-        ") -> Tensor",
+        ", SymInt most_in_tile) -> Tensor",
         _bits,
         _fake_bits,
     ),

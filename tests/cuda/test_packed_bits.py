@@ -130,7 +130,7 @@ def test_memory_stays_that_of_the_packed_form() -> None:
 def test_operator_graphs_and_compiler() -> None:
     layer = make("2:4", 256, 512, 16, 1, torch.bfloat16, True).cuda().eval()
     x = torch.randn(5, 512, device="cuda").bfloat16()
-    arguments = (x, layer.weight_packed.detach(), layer.bias.detach(), "nm24", 256, 16, 0, 1)
+    arguments = (x, layer.weight_packed.detach(), layer.bias.detach(), "nm24", 256, 16, 0, 1, 0)
     torch.library.opcheck(packed_ops.bits_linear, arguments)
     compiled = torch.compile(lambda x: layer(x).relu(), fullgraph=True, dynamic=True)
     for tokens in (2, 3, 70):

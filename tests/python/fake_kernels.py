@@ -81,6 +81,11 @@ class FakeOps:
         shape, dtype = native
         at(w, (shape.d_out, shape.d_in), dtype).copy_(self.dense(native, packed_at, 0)[0])
 
+    def unpack_factors(self, native: Native, packed_at: int, u: int, v: int, _: int) -> None:
+        for name, to in (("low_rank_u", u), ("low_rank_v", v)):
+            source = self.tensors(native, packed_at, 0)[name]
+            at(to, source.shape, source.dtype).copy_(source)
+
     def dense(self, native: Native, packed_at: int, part: int) -> tuple[Tensor, Tensor]:
         shape, t = native[0], self.tensors(native, packed_at, part)
         unpack = formats.nm24_unpack if shape.format == "nm24" else formats.bitmap_unpack

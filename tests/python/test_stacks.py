@@ -30,7 +30,9 @@ def ops() -> Iterator[FakeOps]:
 
 def make(family: str = "llama", **sizes: int) -> PreTrainedModel:
     torch.manual_seed(3)
-    return compress_randomly(tiny_model(family, **(SIZES | sizes)), rank=4)
+    model = compress_randomly(tiny_model(family, **(SIZES | sizes)), rank=4)
+    sparlow.stack(model)
+    return model
 
 
 def logits(model: PreTrainedModel) -> Tensor:

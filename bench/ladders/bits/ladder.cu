@@ -82,7 +82,7 @@ struct Bits {
       starts[r + 1] = starts[r];
       for (int b = 0; b < d_in / 8; ++b) starts[r + 1] += __builtin_popcount(meta[std::size_t(r) * (d_in / 8) + b]);
     }
-    shape = {d_out, d_in, kRank, signs, bitmap, bitmap ? starts[d_out] : n / 2};
+    shape = {d_out, d_in, kRank, signs, bitmap, bitmap ? starts[d_out] : n / 2, 1152};  // 1024 and five sigma more
     w = take<Bf16>(n), x = take<Bf16>(kMaxTokens * d_in), y = take<Bf16>(kMaxTokens * d_out);
     plain.values = take<Bf16>(shape.stored), plain.u = take<Bf16>(d_out * kRank), plain.v = take<Bf16>(kRank * d_in);
     plain.sign_u = take<Bf16>(d_out * 4), plain.sign_v = take<Bf16>(4 * d_in);
@@ -102,8 +102,12 @@ struct Bits {
     const BitsBytes size = bits_bytes(shape);
     bytes = (size.blocks + 255) / 256 * 256;
     copies = int(420e6 / bytes) + 1;
-    packed = {take<std::uint32_t>(size.offsets / 4), take<char>(bytes * copies), take<char>(size.u), take<char>(size.v),
-              take<char>(size.sign_v), take<char>(size.sign_u)};
+    packed = {take<std::uint32_t>(size.offsets / 4),
+              take<char>(bytes * copies),
+              take<char>(size.u),
+              take<char>(size.v),
+              take<char>(size.sign_v),
+              take<char>(size.sign_u)};
     CHECK(bits_pack(shape, plain, packed, take<char>(bits_scratch_bytes(shape)), nullptr));
     auto* blocks = static_cast<char*>(packed.blocks);
     for (int c = 1; c < copies; ++c) CHECK(cudaMemcpy(blocks + bytes * c, blocks, bytes, cudaMemcpyDeviceToDevice));
@@ -120,13 +124,14 @@ struct Bits {
     ForwardArgs& a = b.common;
     a.weights = reinterpret_cast<const uint4*>(static_cast<char*>(packed.blocks) + bytes * copy);
     a.u = static_cast<const uint4*>(packed.u), a.v = static_cast<const uint4*>(packed.v);
-    a.x = x, a.y = y, a.progress = reinterpret_cast<Progress*>(mail), a.t_shares = reinterpret_cast<Mailbox*>(mail + 256);
+    a.x = x, a.y = y, a.progress = reinterpret_cast<Progress*>(mail),
+    a.t_shares = reinterpret_cast<Mailbox*>(mail + 256);
     a.d_out = shape.d_out, a.d_in = shape.d_in, a.tokens = tokens, a.group_tiles = tiles, a.wide_x = true, a.splits = 1;
     a.column_blocks = blocks(shape.d_in, kColumnBlock), a.rank_steps = kRank / 16, a.parts = 1;
     for (int& end : a.part_end) end = 1 << 30;
     b.offsets = packed.offsets, b.sign_v = static_cast<const uint4*>(packed.sign_v), b.sign_u = packed.sign_u;
     b.sign_rank = shape.sign_rank;
-    b.block_capacity = (shape.bitmap ? kMostBitmapBytes : kBlockBytes) + sign_bytes(shape);
+    b.block_capacity = block_capacity(shape);
     return b;
   }
   void make_reference(int tokens) {
@@ -170,9 +175,9 @@ void measure(Bits& layer, int tokens, double dense, cudaStream_t stream) {
   run(0, stream);
   const double error = layer.error(tokens), us = microseconds(run, layer.copies, stream);
   const double moved = layer.bytes + 2. * kRank * (layer.shape.d_out + layer.shape.d_in);
-  std::printf("%s,%dx%d,%d,%d,%d,%d,%d,%d,%.2f,%.2f,%.3f,%.0f,%.2e\n", kBitmap ? "bitmap" : "nm24",
-              layer.shape.d_out, layer.shape.d_in, kSigns, tokens, kTiles, kWarps, kStages, shared, dense, us,
-              dense / us, 1e-3 * moved / us, error);
+  std::printf("%s,%dx%d,%d,%d,%d,%d,%d,%d,%.2f,%.2f,%.3f,%.0f,%.2e\n", kBitmap ? "bitmap" : "nm24", layer.shape.d_out,
+              layer.shape.d_in, kSigns, tokens, kTiles, kWarps, kStages, shared, dense, us, dense / us,
+              1e-3 * moved / us, error);
   std::fflush(stdout);
 }
 

@@ -26,7 +26,9 @@ struct LinearShape {
   Index rank = 0;             // of u v; of parts, the largest: narrower factors are padded with zeros
   DType dtype = DType::bf16;  // of values, factors, bias, x and y; packed layers are bf16 or f16
   Format format = Format::nm24;
-  Index stored = 0;     // values of a bitmap
+  Index stored = 0;  // values of a bitmap
+  Index most_in_tile =
+      0;                // of its values in any 16 rows and 128 columns, counted from 0; 0: not known, which is slower
   Index sign_rank = 0;  // of us vs; 0: no signs
   int parts = 1;
   std::array<Index, kMaxParts> rows{};  // of more parts than one; each but the last a multiple of 32
@@ -66,7 +68,9 @@ class SPARLOW_API LinearOps {
                Index tokens, Stream stream, bool overlap = false);
   // w [d_out, d_in] = s + (us vs) ∘ signs, summed in float and rounded once; of shapes with a bitmap or signs.
   void expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const;
-  // With more tokens `expand` and a dense product are faster than `forward`.
+  // u [d_out, rank] and v [rank, d_in] alone, to go with `expand`.
+  void unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v, Stream stream) const;
+  // With more tokens `expand` and a dense product are faster than `forward`; 0 where `forward` cannot run the shape.
   Index most_tokens(const LinearShape& shape) const;
   // Which kernel runs so many tokens, for reports.
   std::string_view kernel(const LinearShape& shape, Index tokens) const;
@@ -80,6 +84,8 @@ class SPARLOW_API LinearOps {
   virtual void do_forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x,
                           void* y, Index tokens, Stream stream, bool overlap) = 0;
   virtual void do_expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const = 0;
+  virtual void do_unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v,
+                                 Stream stream) const = 0;
   virtual Index do_most_tokens(const LinearShape& shape) const = 0;
   virtual std::string_view do_kernel(const LinearShape& shape, Index tokens) const = 0;
 };
