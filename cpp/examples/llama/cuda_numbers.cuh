@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <nv/target>
 
 #include "cuda_support.hpp"
 #include "sparlow/sparlow.h"
@@ -53,14 +54,10 @@ void with_type(sparlow_dtype dtype, Body&& body) {
 // A kernel may be started while the one before it on the stream still runs; it waits before it looks at memory, weights
 // apart, and lets the one after it start likewise.
 __device__ __forceinline__ void allow_next() {
-#if __CUDA_ARCH__ >= 900
-  cudaTriggerProgrammaticLaunchCompletion();
-#endif
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cudaTriggerProgrammaticLaunchCompletion();))
 }
 __device__ __forceinline__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();
-#endif
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cudaGridDependencySynchronize();))
 }
 __device__ __forceinline__ void begin_after_previous() {
   allow_next();
