@@ -86,6 +86,14 @@ def bitmap_mask(meta: Tensor, cols: int) -> Tensor:
     return (meta.unsqueeze(-1) >> shift & 1).reshape(meta.shape[0], -1)[:, :cols].bool()
 
 
+def bitmap_most_in_tile(meta: Tensor) -> int:
+    """The most values that any tile of 16 rows and 128 columns has; waits for the device."""
+    count = torch.tensor([bin(b).count("1") for b in range(256)], dtype=torch.uint8, device=meta.device)
+    counts = torch.nn.functional.pad(count[meta.int()], (0, -meta.shape[1] % 16, 0, -meta.shape[0] % 16))
+    tiles = counts.view(counts.shape[0] // 16, 16, -1, 16)
+    return int(tiles.sum((1, 3), dtype=torch.int32).max())
+
+
 def check_meta(format: str, meta: Tensor, cols: int, nnz: int | None, name: str) -> None:
     """Raise ValueError naming layer `name` if `meta` is not legal for a matrix with `cols` columns."""
     if format == "nm24":

@@ -172,6 +172,7 @@ def test_bench_prints_a_line_of_json(folder: Path) -> None:
         (["--prompt-ids", "1", "--dtype", "int8"], "unknown dtype 'int8'"),
         (["--prompt-ids", "1", "--device", "tpu"], "device 'tpu'"),
         (["--prompt-ids"], "--prompt-ids needs a value"),
+        (["--bench", "--dense"], "--dense belongs to --random"),
         (["--frobnicate"], "unknown argument '--frobnicate'"),
         ([], "give --prompt-ids or --bench"),
     ],

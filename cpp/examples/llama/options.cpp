@@ -54,6 +54,7 @@ std::vector<int> ids(const std::string& name, const std::string& text) {
 void check(const Options& options) {
   if (options.folder.empty() == options.random.empty()) throw Usage("give either a FOLDER or --random");
   if (options.prompts.empty() && !options.bench) throw Usage("give --prompt-ids or --bench");
+  if (options.dense && options.random.empty()) throw Usage("--dense belongs to --random; a dense folder needs no flag");
   if (options.tokens < 1) throw Usage("--tokens must be 1 or more");
   if (options.rank < 0) throw Usage("--rank must be 0 or more");
   if (options.bench_prompt < 1) throw Usage("--bench-prompt must be 1 or more");
