@@ -29,7 +29,7 @@ check_python() {
 }
 
 # What the installed package is made of.
-package_sources=(CMakeLists.txt VERSION pyproject.toml cmake cpp cuda python)
+package_sources=(CMakeLists.txt VERSION pyproject.toml bench/cpp cmake cpp cuda python)
 
 # Changes when any file of the package changes.
 sources_hash() {

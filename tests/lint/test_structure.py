@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CPP = {".cpp", ".hpp", ".h", ".cu", ".cuh"}
 CODE = CPP | {".py", ".pyi"}
-FOLDERS = ["bench", "cmake", "cpp", "cuda", "python", "tests"]
+FOLDERS = ["bench", "cmake", "cpp", "cuda", "docs", "python", "tests"]
 INSTALLED = ROOT / "python" / "sparlow" / "include"  # what a build in place puts there
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 
@@ -43,6 +43,7 @@ ROOMS = [
     Room("cuda/kernels", r"(?!.*sparlow/)(?!backend/).*", r"cuda.*|cub/.*|cooperative_groups.*|mma\.h"),
     Room("cuda/backend", r"sparlow/|kernels?[/.]|backend/|formats/|[a-z_]+\.hpp", r"cu.*|nv.*|dlfcn\.h"),
     Room("cuda/formats", r"sparlow/|kernels?[/.]|backend/|formats/|[a-z_]+\.hpp", r"cu.*|nv.*|dlfcn\.h"),
+    Room("bench/cpp", r"sparlow/|[a-z_]+\.(hpp|cuh)", r"cblas\.h|cu[a-z_]+\w*\.h|dlfcn\.h"),
     Room("python/bindings", r"sparlow/|bindings\.hpp", r"pybind11/.*"),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
