@@ -34,7 +34,7 @@ class Answer:
 
 
 def start(program: Path, folder: Path, slots: int, context: int) -> tuple[subprocess.Popen[str], int]:
-    words = [program, folder, "--port", "0", "--slots", str(slots), "--queue", "0", "--context", str(context)]
+    words = [program, folder, "--port", "0", "--slots", str(slots), "--context", str(context)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     match = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())

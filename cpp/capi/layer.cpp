@@ -1,3 +1,5 @@
+#include <vector>
+
 #include "capi/guard.hpp"
 #include "capi/handles.hpp"
 
@@ -9,11 +11,38 @@ using capi::guarded;
 
 LinearOps::Stream stream_of(void* stream) { return reinterpret_cast<LinearOps::Stream>(stream); }
 
-std::unique_ptr<Layer> make_layer(const sparlow_context& context, const LayerShape& shape,
-                                  const LayerTensors& tensors) {
-  if (context.ops == nullptr) return make_cpu_layer(shape, tensors);
-  return make_device_layer(context.backend, context.ops, context.stream, shape, tensors);
+std::unique_ptr<Layer> make_layer(const sparlow_context& context, const std::vector<StackPart>& parts) {
+  if (context.ops != nullptr) return make_device_layer(context.backend, context.ops, context.stream, parts);
+  return parts.size() == 1 ? make_cpu_layer(parts[0].shape, parts[0].tensors) : make_cpu_stack(parts);
 }
+
+StackPart part_of(const StoredLayer& stored) {
+  if (stored.sign_rank > 0)
+    fail(ErrorCode::unavailable, "layer '", stored.name, "' has a signed term, which the C interface does not run; ",
+         "run it in Python, or export it dense");
+  return {stored.shape, stored.tensors};
+}
+
+// A layer of stored ones; a stack has the first one's name and pattern.
+std::unique_ptr<sparlow_layer> make_stored(const sparlow_context& context,
+                                           const std::vector<const StoredLayer*>& layers) {
+  auto made = std::make_unique<sparlow_layer>();
+  std::vector<StackPart> parts;
+  for (const StoredLayer* stored : layers) {
+    parts.push_back(part_of(*stored));
+    made->has_bias = made->has_bias || stored->tensors.bias != nullptr;
+  }
+  made->name = layers[0]->name;
+  made->pattern = layers[0]->pattern;
+  try {
+    made->content = make_layer(context, parts);
+  } catch (const Error& error) {
+    fail(error.code(), "layer '", made->name, "': ", error.what());
+  }
+  return made;
+}
+
+void check_count(int64_t count) { require(count >= 1, "a stack of ", count, " layers"); }
 
 std::unique_ptr<sparlow_context> make_context(const std::string& device, LinearOps::Stream stream) {
   auto context = std::make_unique<sparlow_context>();
@@ -49,36 +78,43 @@ void sparlow_context_destroy(sparlow_context* context) { delete context; }
 
 sparlow_status sparlow_layer_create(sparlow_context* context, const sparlow_checkpoint* checkpoint, const char* name,
                                     sparlow_layer** layer) {
+  return sparlow_layer_create_stack(context, checkpoint, &name, 1, layer);
+}
+
+sparlow_status sparlow_layer_create_stack(sparlow_context* context, const sparlow_checkpoint* checkpoint,
+                                          const char* const* names, int64_t count, sparlow_layer** layer) {
   return guarded([&] {
     sparlow_layer*& out = given(layer, "layer");
     out = nullptr;
-    const StoredLayer& stored = given(checkpoint, "checkpoint").content->layer(&given(name, "name"));
-    if (stored.sign_rank > 0)
-      fail(ErrorCode::unavailable, "layer '", stored.name, "' has a signed term, which the C interface does not run; ",
-           "run it in Python, or export it dense");
-    auto made = std::make_unique<sparlow_layer>();
-    try {
-      made->content = make_layer(given(context, "context"), stored.shape, stored.tensors);
-    } catch (const Error& error) {
-      fail(error.code(), "layer '", stored.name, "': ", error.what());
-    }
-    made->has_bias = stored.tensors.bias != nullptr;
-    made->name = stored.name;
-    made->pattern = stored.pattern;
-    out = made.release();
+    check_count(count);
+    const Checkpoint& content = *given(checkpoint, "checkpoint").content;
+    std::vector<const StoredLayer*> layers;
+    for (int64_t i = 0; i < count; ++i) layers.push_back(&content.layer(&given((&given(names, "names"))[i], "name")));
+    out = make_stored(given(context, "context"), layers).release();
   });
 }
 
 sparlow_status sparlow_layer_create_from(sparlow_context* context, const sparlow_layer_info* info,
                                          const sparlow_layer_tensors* tensors, sparlow_layer** layer) {
+  return sparlow_layer_create_stack_from(context, &info, &tensors, 1, layer);
+}
+
+sparlow_status sparlow_layer_create_stack_from(sparlow_context* context, const sparlow_layer_info* const* infos,
+                                               const sparlow_layer_tensors* const* tensors, int64_t count,
+                                               sparlow_layer** layer) {
   return guarded([&] {
     sparlow_layer*& out = given(layer, "layer");
     out = nullptr;
-    const auto from = capi::read_struct(tensors, "tensors");
+    check_count(count);
     auto made = std::make_unique<sparlow_layer>();
-    made->content = make_layer(given(context, "context"), shape_of(capi::read_struct(info, "info")),
-                               {from.values, from.meta, from.u, from.v, from.bias});
-    made->has_bias = from.bias != nullptr;
+    std::vector<StackPart> parts;
+    for (int64_t i = 0; i < count; ++i) {
+      const auto from = capi::read_struct((&given(tensors, "tensors"))[i], "tensors");
+      const auto info = capi::read_struct((&given(infos, "infos"))[i], "info");
+      parts.push_back({shape_of(info), {from.values, from.meta, from.u, from.v, from.bias}});
+      made->has_bias = made->has_bias || from.bias != nullptr;
+    }
+    made->content = make_layer(given(context, "context"), parts);
     out = made.release();
   });
 }
@@ -109,7 +145,8 @@ sparlow_status sparlow_layer_workspace(const sparlow_layer* layer, int64_t token
 sparlow_status sparlow_layer_forward(const sparlow_layer* layer, const sparlow_forward_args* args) {
   return guarded([&] {
     const auto a = capi::read_struct(args, "args");
-    given(layer, "layer").content->forward(a.x, a.y, a.tokens, a.workspace, a.workspace_bytes, stream_of(a.stream));
+    given(layer, "layer")
+        .content->forward(a.x, a.y, a.tokens, a.workspace, a.workspace_bytes, stream_of(a.stream), a.overlap != 0);
   });
 }
 }

@@ -88,14 +88,14 @@ void LinearOps::unpack_factors(const LinearShape& shape, const void* packed, voi
 }
 
 void LinearOps::forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x,
-                        void* y, Index tokens, Stream stream) {
+                        void* y, Index tokens, Stream stream, bool overlap) {
   check(shape);
   require(part >= kAllParts && part < shape.parts, "part ", part, " of a stack of ", shape.parts);
   require(tokens >= 0 && tokens <= kMost / 256, "the number of tokens is ", tokens);
   if (tokens == 0) return;
   require(packed != nullptr && x != nullptr && y != nullptr, "a tensor has no memory");
   require(reinterpret_cast<std::uintptr_t>(x) % 8 == 0, "x must start at a multiple of 8 bytes");
-  do_forward(shape, part, packed, bias, x, y, tokens, stream);
+  do_forward(shape, part, packed, bias, x, y, tokens, stream, overlap);
 }
 
 void LinearOps::expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const {

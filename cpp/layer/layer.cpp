@@ -2,11 +2,13 @@
 #include "sparlow/layer.hpp"
 
 #include <array>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
 
+#include "layer/stack.hpp"
 #include "sparlow/error.hpp"
 #include "sparlow/format.hpp"
 
@@ -17,13 +19,21 @@ constexpr Index kMostTokens = std::numeric_limits<std::int32_t>::max() / 256;
 
 void check_tokens(Index tokens) { require(tokens >= 0 && tokens <= kMostTokens, "the number of tokens is ", tokens); }
 
-LinearShape linear_shape(const LayerShape& shape) {
-  if (shape.format != Format::nm24 || shape.dtype == DType::f32)
-    fail(ErrorCode::unavailable, "a GPU runs packed layers of format nm24 in bfloat16 or float16, not ",
-         name_of(shape.format), shape.dtype == DType::f32 ? " in float32" : "",
-         "; compress to 2:4, or run this layer on device 'cpu'");
+LinearShape linear_shape(const std::vector<StackPart>& parts) {
+  const LayerShape whole = stack_shape(parts);
+  require(parts.size() <= LinearShape::kMaxParts, "a stack on a GPU has at most ", LinearShape::kMaxParts,
+          " layers, got ", parts.size());
   LinearShape out;
-  out.d_out = shape.d_out, out.d_in = shape.d_in, out.rank = shape.rank, out.dtype = shape.dtype;
+  out.d_out = whole.d_out, out.d_in = whole.d_in, out.rank = whole.rank, out.dtype = whole.dtype;
+  out.parts = static_cast<int>(parts.size());
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    const LayerShape& shape = parts[p].shape;
+    if (shape.format != Format::nm24 || shape.dtype == DType::f32)
+      fail(ErrorCode::unavailable, "a GPU runs packed layers of format nm24 in bfloat16 or float16, not ",
+           name_of(shape.format), shape.dtype == DType::f32 ? " in float32" : "",
+           "; compress to 2:4, or run this layer on device 'cpu'");
+    out.rows[p] = shape.d_out;
+  }
   return out;
 }
 
@@ -41,30 +51,51 @@ Matrix to_device(Backend& backend, const void* data, std::int64_t bytes) {
 class DeviceLayer final : public Layer {
  public:
   DeviceLayer(std::shared_ptr<Backend> backend, std::shared_ptr<LinearOps> ops, LinearOps::Stream stream,
-              const LayerShape& shape, const LayerTensors& tensors)
-      : Layer(shape), linear_(linear_shape(shape)), backend_(std::move(backend)), ops_(std::move(ops)) {
-    require(tensors.values != nullptr && tensors.meta != nullptr, "a tensor has no memory");
-    constexpr Index kSize = 2;
-    Matrix values = to_device(*backend_, tensors.values, shape.stored * kSize);
-    Matrix meta = to_device(*backend_, tensors.meta, shape.d_out * meta_cols(shape.d_in));
-    Matrix u = to_device(*backend_, tensors.u, shape.d_out * shape.rank * kSize);
-    Matrix v = to_device(*backend_, tensors.v, shape.rank * shape.d_in * kSize);
-    if (tensors.bias != nullptr) bias_ = to_device(*backend_, tensors.bias, shape.d_out * kSize);
+              const std::vector<StackPart>& parts)
+      : Layer(stack_shape(parts)), linear_(linear_shape(parts)), backend_(std::move(backend)), ops_(std::move(ops)) {
     packed_ = device_bytes(*backend_, ops_->packed_bytes(linear_));
-    LinearTensors from;
-    from.values = values.view().data, from.meta = reinterpret_cast<std::uint8_t*>(meta.view().data);
-    from.u = u.view().data, from.v = v.view().data;
-    ops_->pack(linear_, 0, linear_.rank, from, packed_.view().data, stream);
-    backend_->wait();
+    for (std::size_t p = 0; p < parts.size(); ++p) pack(static_cast<int>(p), parts[p], stream);
+    set_bias(parts);
   }
 
  protected:
   std::int64_t do_workspace_bytes(Index) const override { return 0; }
-  void do_forward(const void* x, void* y, Index tokens, void*, LinearOps::Stream stream) const override {
-    ops_->forward(linear_, LinearOps::kAllParts, packed_.view().data, bias_.view().data, x, y, tokens, stream);
+  void do_forward(const void* x, void* y, Index tokens, void*, LinearOps::Stream stream, bool overlap) const override {
+    ops_->forward(linear_, LinearOps::kAllParts, packed_.view().data, bias_.view().data, x, y, tokens, stream, overlap);
   }
 
  private:
+  static constexpr Index kSize = 2;
+
+  void pack(int index, const StackPart& part, LinearOps::Stream stream) {
+    const LayerTensors& tensors = part.tensors;
+    const LayerShape& shape = part.shape;
+    require(tensors.values != nullptr && tensors.meta != nullptr, "a tensor has no memory");
+    Matrix values = to_device(*backend_, tensors.values, shape.stored * kSize);
+    Matrix meta = to_device(*backend_, tensors.meta, shape.d_out * meta_cols(shape.d_in));
+    Matrix u = to_device(*backend_, tensors.u, shape.d_out * shape.rank * kSize);
+    Matrix v = to_device(*backend_, tensors.v, shape.rank * shape.d_in * kSize);
+    LinearTensors from;
+    from.values = values.view().data, from.meta = reinterpret_cast<std::uint8_t*>(meta.view().data);
+    from.u = u.view().data, from.v = v.view().data;
+    ops_->pack(linear_, index, shape.rank, from, packed_.view().data, stream);
+    backend_->wait();
+  }
+
+  // Zeros for the parts without one.
+  void set_bias(const std::vector<StackPart>& parts) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(linear_.d_out * kSize));
+    bool any = false;
+    std::byte* to = bytes.data();
+    for (const StackPart& part : parts) {
+      const auto size = static_cast<std::size_t>(part.shape.d_out * kSize);
+      if (part.tensors.bias != nullptr) std::memcpy(to, part.tensors.bias, size), any = true;
+      to += size;
+    }
+    if (any) bias_ = to_device(*backend_, bytes.data(), static_cast<std::int64_t>(bytes.size()));
+    backend_->wait();
+  }
+
   LinearShape linear_;
   std::shared_ptr<Backend> backend_;
   std::shared_ptr<LinearOps> ops_;
@@ -79,7 +110,7 @@ std::int64_t Layer::workspace_bytes(Index tokens) const {
 }
 
 void Layer::forward(const void* x, void* y, Index tokens, void* workspace, std::int64_t workspace_bytes,
-                    LinearOps::Stream stream) const {
+                    LinearOps::Stream stream, bool overlap) const {
   check_tokens(tokens);
   if (tokens == 0) return;
   require(x != nullptr && y != nullptr, "x or y has no memory");
@@ -88,13 +119,12 @@ void Layer::forward(const void* x, void* y, Index tokens, void* workspace, std::
           needed);
   require(needed == 0 || (workspace != nullptr && reinterpret_cast<std::uintptr_t>(workspace) % 64 == 0),
           "the workspace must start at a multiple of 64");
-  do_forward(x, y, tokens, workspace, stream);
+  do_forward(x, y, tokens, workspace, stream, overlap);
 }
 
 std::unique_ptr<Layer> make_device_layer(std::shared_ptr<Backend> backend, std::shared_ptr<LinearOps> ops,
-                                         LinearOps::Stream stream, const LayerShape& shape,
-                                         const LayerTensors& tensors) {
-  return std::make_unique<DeviceLayer>(std::move(backend), std::move(ops), stream, shape, tensors);
+                                         LinearOps::Stream stream, const std::vector<StackPart>& parts) {
+  return std::make_unique<DeviceLayer>(std::move(backend), std::move(ops), stream, parts);
 }
 
 std::string_view name_of(Format format) {

@@ -49,9 +49,9 @@ void CudaLinear::do_unpack(const LinearShape& shape, int part, const void* packe
 }
 
 void CudaLinear::do_forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x,
-                            void* y, Index tokens, Stream stream) {
+                            void* y, Index tokens, Stream stream, bool overlap) {
   const Bind bind(device_);
-  if (is_plain(shape)) nm24_.forward(shape, part, packed, bias, x, y, tokens, stream_of(stream));
+  if (is_plain(shape)) nm24_.forward(shape, part, packed, bias, x, y, tokens, stream_of(stream), overlap);
   else bits_.forward(shape, packed, bias, x, y, tokens, stream_of(stream));
 }
 

@@ -17,7 +17,7 @@ class CudaLinear final : public LinearOps {
   void do_unpack(const LinearShape& shape, int part, const void* packed, const LinearTensors& to,
                  Stream stream) const override;
   void do_forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x, void* y,
-                  Index tokens, Stream stream) override;
+                  Index tokens, Stream stream, bool overlap) override;
   void do_expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const override;
   void do_unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v, Stream stream) const override;
   Index do_most_tokens(const LinearShape& shape) const override;

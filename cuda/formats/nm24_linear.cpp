@@ -66,7 +66,7 @@ void Nm24Linear::unpack(const LinearShape& shape, int part, const void* packed, 
 }
 
 void Nm24Linear::forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x,
-                         void* y, Index tokens, cudaStream_t stream) {
+                         void* y, Index tokens, cudaStream_t stream, bool overlap) {
   const auto [s, offset] = part_of(kernel_shape(shape), part);
   for (Index first = 0; first < tokens; first += kMostTokens) {
     const int count = static_cast<int>(std::min(kMostTokens, tokens - first));
@@ -76,6 +76,7 @@ void Nm24Linear::forward(const LinearShape& shape, int part, const void* packed,
     call.x = at(x, static_cast<std::size_t>(first * s.d_in) * kElement);
     call.y = at(y, static_cast<std::size_t>(first * s.d_out()) * kElement);
     call.tokens = count;
+    call.overlap = overlap;
     call.type = shape.dtype == DType::bf16 ? nm24::Half::bfloat16 : nm24::Half::float16;
     run(s, call, stream);
   }

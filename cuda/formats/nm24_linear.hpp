@@ -22,7 +22,7 @@ class Nm24Linear {
   void unpack(const LinearShape& shape, int part, const void* packed, const LinearTensors& to,
               cudaStream_t stream) const;
   void forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x, void* y,
-               Index tokens, cudaStream_t stream);
+               Index tokens, cudaStream_t stream, bool overlap);
   std::string_view kernel(const LinearShape& shape, Index tokens) const;
 
  private:

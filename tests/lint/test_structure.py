@@ -38,7 +38,7 @@ ROOMS = [
     Room("cpp/layer", r"sparlow/|layer/", forbidden=THREADS),
     Room("cpp/io", r"sparlow/(checkpoint|error|view)\.hpp|io/", r"fcntl\.h|unistd\.h|sys/.*"),
     Room("cpp/capi", r"sparlow/|capi/", r"stddef\.h|stdint\.h", forbidden=THREADS),
-    Room("cpp/examples/llama", r"sparlow/(sparlow\.h|embed\.hpp)|[a-z_]+\.(hpp|cuh)", r"cu.*"),
+    Room("cpp/examples/llama", r"sparlow/(sparlow\.h|embed\.hpp)|[a-z_]+\.(hpp|cuh)", r"cu.*|nv/target"),
     Room("cpp/examples/server", r"server/|llama/engine\.hpp", r"boost/.*|nlohmann/json\.hpp|oniguruma\.h|utf8proc\.h"),
     Room("cuda/kernels", r"(?!.*sparlow/)(?!backend/).*", r"cuda.*|cub/.*|cooperative_groups.*|mma\.h"),
     Room("cuda/backend", r"sparlow/|kernels?[/.]|backend/|formats/|[a-z_]+\.hpp", r"cu.*|nv.*|dlfcn\.h"),

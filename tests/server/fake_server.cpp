@@ -26,7 +26,8 @@ class FakeEngine : public llama::Engine {
         context_(options.context),
         vocabulary_(setting("FAKE_VOCABULARY", 1000)),
         end_(setting("FAKE_END", -1)),
-        milliseconds_(setting("FAKE_STEP_MS", 0)) {}
+        step_(setting("FAKE_STEP_MS", 0)),
+        remove_(setting("FAKE_REMOVE_MS", 0)) {}
 
   int vocabulary() const override { return vocabulary_; }
   int context() const override { return context_; }
@@ -45,11 +46,12 @@ class FakeEngine : public llama::Engine {
   }
 
   void remove(int slot) override {
+    if (remove_.count()) std::this_thread::sleep_for(remove_);
     if (!running_.erase(slot)) throw std::invalid_argument("slot is free");
   }
 
   std::span<const llama::Step> step() override {
-    if (milliseconds_) std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds_));
+    if (step_.count()) std::this_thread::sleep_for(step_);
     steps_.clear();
     for (auto& [slot, answer] : running_) {
       if (answer.fails) throw std::runtime_error("out of luck");
@@ -67,7 +69,8 @@ class FakeEngine : public llama::Engine {
     bool fails;
   };
 
-  int slots_, context_, vocabulary_, end_, milliseconds_;
+  int slots_, context_, vocabulary_, end_;
+  std::chrono::milliseconds step_, remove_;
   std::map<int, Answer> running_;
   std::vector<llama::Step> steps_;
 };

@@ -54,6 +54,12 @@ def test_many_clients_get_their_own_answers(folder: Path) -> None:
         server.wait_for(running=0, waiting=0, connections=1)
 
 
+def test_the_last_token_leaves_a_free_slot_behind(folder: Path) -> None:
+    with Server(folder, FAKE_REMOVE_MS=5, slots=2, queue=0) as server, ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(lambda: [server.post(greedy([1], 3))[0] for _ in range(30)]) for _ in range(2)]:
+            assert set(done.result()) == {200}
+
+
 def test_hanging_up_frees_the_place(folder: Path) -> None:
     with Server(folder, FAKE_STEP_MS=2, slots=4, queue=60, context=100_000) as server:
         long = [send(server, greedy([1], 90_000, stream=bool(i % 2))) for i in range(8)]

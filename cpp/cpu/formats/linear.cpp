@@ -55,7 +55,7 @@ class CpuLayer final : public Layer {
  protected:
   std::int64_t do_workspace_bytes(Index tokens) const override { return Plan(shape(), kernels_, tokens).bytes; }
 
-  void do_forward(const void* x, void* y, Index tokens, void* workspace, LinearOps::Stream) const override {
+  void do_forward(const void* x, void* y, Index tokens, void* workspace, LinearOps::Stream, bool) const override {
     const Index size = element_size(shape().dtype);
     for (Index t = 0; t < tokens; t += cpu::kTokenTile)
       forward_tile(static_cast<const char*>(x) + t * shape().d_in * size,

@@ -17,13 +17,14 @@ DeviceMemory upload_floats(const std::vector<float>& values) {
   return out;
 }
 
-Block load_block(const sparlow::embed::Context& context, const Weights& weights, sparlow_dtype dtype, int index) {
+Block load_block(const sparlow::embed::Context& context, const Weights& weights, sparlow_dtype dtype, int index,
+                 bool overlap) {
   const Config& config = weights.config();
   const std::string prefix = "model.layers." + std::to_string(index);
   const auto linears = [&](std::initializer_list<std::pair<const char*, int>> layers, int d_in) {
     std::vector<LinearWeights> out;
     for (const auto& [name, d_out] : layers) out.push_back(weights.linear(prefix + name, d_out, d_in));
-    return Linears(context, std::move(out), dtype);
+    return Linears(context, std::move(out), dtype, overlap);
   };
   const int q = config.q_width(), kv = config.kv_width();
   return {linears({{".self_attn.q_proj", q}, {".self_attn.k_proj", kv}, {".self_attn.v_proj", kv}}, config.width),
@@ -40,14 +41,16 @@ ModelWeights load_weights(const sparlow::embed::Context& context, const Weights&
                           int positions) {
   const Tensor table = weights.embedding();
   const AngleTable angles = angle_table(weights.config(), positions, dtype);
+  // Every kernel between the layers waits for the one before it.
+  constexpr bool overlap = true;
   std::vector<Block> blocks;
-  for (int i = 0; i < weights.config().layers; ++i) blocks.push_back(load_block(context, weights, dtype, i));
+  for (int i = 0; i < weights.config().layers; ++i) blocks.push_back(load_block(context, weights, dtype, i, overlap));
   return {upload(table.data, table.dtype, dtype, table.count),
           upload_floats(angles.cosines),
           upload_floats(angles.sines),
           upload_norm(weights, "model.norm.weight", dtype),
           std::move(blocks),
-          Linears(context, {weights.head()}, dtype)};
+          Linears(context, {weights.head()}, dtype, overlap)};
 }
 
 }  // namespace llama::cuda

@@ -17,6 +17,18 @@ void copy(void* to, const void* data, sparlow_dtype from, sparlow_dtype to_type,
         "copying weights to the GPU");
 }
 
+// What sparlow runs in one launch.
+bool can_stack(const std::vector<LinearWeights>& layers) {
+  constexpr std::size_t kMost = 4;
+  constexpr std::int64_t kRows = 32;  // of all but the last, a multiple
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const sparlow_layer_info& info = layers[i].info;
+    if (!layers[i].compressed || info.format != SPARLOW_NM24) return false;
+    if (i + 1 < layers.size() && info.d_out % kRows != 0) return false;
+  }
+  return layers.size() <= kMost;
+}
+
 }  // namespace
 
 DeviceMemory upload(const void* data, sparlow_dtype from, sparlow_dtype to, std::int64_t count) {
@@ -25,26 +37,39 @@ DeviceMemory upload(const void* data, sparlow_dtype from, sparlow_dtype to, std:
   return out;
 }
 
-Linears::Linears(const embed::Context& context, std::vector<LinearWeights> layers, sparlow_dtype dtype)
-    : dtype_(dtype), d_in_(layers.at(0).info.d_in) {
-  merged_ = std::none_of(layers.begin(), layers.end(), [](const LinearWeights& l) { return l.compressed; });
-  for (LinearWeights& linear : layers) {
+Linears::Linears(const embed::Context& context, std::vector<LinearWeights> layers, sparlow_dtype dtype, bool overlap)
+    : dtype_(dtype), d_in_(layers.at(0).info.d_in), overlap_(overlap) {
+  for (const LinearWeights& linear : layers) {
     members_.push_back({linear.name, linear.info.d_out, d_out_, nullptr, {}, {}});
     d_out_ += linear.info.d_out;
   }
+  Arena arena;
+  for (LinearWeights& linear : layers)
+    if (linear.compressed) arena.as(linear, dtype);
+  if (can_stack(layers)) {
+    stack_ = make_layer(context, layers);
+    merged_ = true;
+    return;
+  }
+  merged_ = std::none_of(layers.begin(), layers.end(), [](const LinearWeights& l) { return l.compressed; });
   if (merged_) merged_weights_ = DeviceMemory(d_out_ * d_in_ * kSize);
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    if (!layers[i].compressed) {
-      add_dense(members_[i], layers[i]);
-      continue;
-    }
-    Arena arena;
-    arena.as(layers[i], dtype);
-    try {
-      members_[i].compressed = std::make_unique<embed::Layer>(context, layers[i].info, layers[i].tensors);
-    } catch (const embed::Failure& failure) {
-      throw std::runtime_error("layer '" + layers[i].name + "': " + failure.what());
-    }
+    if (layers[i].compressed) members_[i].compressed = make_layer(context, {layers[i]});
+    else add_dense(members_[i], layers[i]);
+  }
+}
+
+Linears::Layer Linears::make_layer(const embed::Context& context, const std::vector<LinearWeights>& layers) {
+  std::vector<sparlow_layer_info> infos;
+  std::vector<sparlow_layer_tensors> tensors;
+  for (const LinearWeights& linear : layers) {
+    infos.push_back(linear.info);
+    tensors.push_back(linear.tensors);
+  }
+  try {
+    return std::make_unique<embed::Layer>(context, infos, tensors);
+  } catch (const embed::Failure& failure) {
+    throw std::runtime_error("layer '" + layers[0].name + "': " + failure.what());
   }
 }
 
@@ -76,12 +101,13 @@ void Linears::multiply(const Blas& blas, const DeviceMemory& w, std::int64_t d_o
 
 void Linears::forward(const Blas& blas, const void* x, int rows, void* out, cudaStream_t stream) const {
   if (rows == 0) return;
-  if (merged_) multiply(blas, merged_weights_, d_out_, x, rows, {out, d_out_});
   static const embed::Workspace kNone(0);
+  if (stack_ != nullptr) return stack_->forward(x, out, rows, kNone, stream, overlap_);
+  if (merged_) multiply(blas, merged_weights_, d_out_, x, rows, {out, d_out_});
   for (std::size_t i = 0; i < members_.size(); ++i) {
     const Member& member = members_[i];
     const Strided y = output(i, rows, out);
-    if (member.compressed != nullptr) member.compressed->forward(x, y.data, rows, kNone, stream);
+    if (member.compressed != nullptr) member.compressed->forward(x, y.data, rows, kNone, stream, overlap_);
     else if (!merged_) multiply(blas, member.dense, member.d_out, x, rows, y);
     if (member.bias.data() != nullptr)
       add_bias(dtype_, rows, y, member.bias.data(), static_cast<int>(member.d_out), stream);

@@ -1,4 +1,5 @@
-// Linear layers that read the same input, on a GPU: compressed ones by sparlow, dense ones by cuBLAS.
+// Linear layers that read the same input, on a GPU: compressed ones by sparlow, dense ones by cuBLAS; in one launch if
+// all are of a kind.
 #pragma once
 
 #include <memory>
@@ -12,8 +13,8 @@ namespace llama::cuda {
 
 class Linears {
  public:
-  // Their weights go to the GPU; dense layers become one matrix if all of them are.
-  Linears(const sparlow::embed::Context& context, std::vector<LinearWeights> layers, sparlow_dtype dtype);
+  // Their weights go to the GPU. overlap: compressed layers read weights while the kernel before them still runs.
+  Linears(const sparlow::embed::Context& context, std::vector<LinearWeights> layers, sparlow_dtype dtype, bool overlap);
 
   std::int64_t d_out() const { return d_out_; }  // of all together
   // Enqueues y = x wᵀ + bias on blas's stream. x [rows, d_in], out: memory for rows d_out() elements.
@@ -24,18 +25,22 @@ class Linears {
  private:
   struct Member {
     std::string name;
-    std::int64_t d_out, first;  // rows before it
-    std::unique_ptr<sparlow::embed::Layer> compressed;
-    DeviceMemory dense, bias;  // bias of a dense layer
+    std::int64_t d_out, first;                          // rows before it
+    std::unique_ptr<sparlow::embed::Layer> compressed;  // unless all are in `stack_`
+    DeviceMemory dense, bias;                           // bias of a dense layer
   };
+  using Layer = std::unique_ptr<sparlow::embed::Layer>;
+  static Layer make_layer(const sparlow::embed::Context& context, const std::vector<LinearWeights>& layers);
   void add_dense(Member& member, const LinearWeights& linear);
   void multiply(const Blas& blas, const DeviceMemory& w, std::int64_t d_out, const void* x, int rows,
                 const Strided& y) const;
 
   sparlow_dtype dtype_;
   std::int64_t d_in_, d_out_ = 0;
-  bool merged_;
+  bool overlap_;
+  bool merged_ = false;  // all dense, or all in one stack: outputs lie side by side
   DeviceMemory merged_weights_;
+  Layer stack_;
   std::vector<Member> members_;
 };
 

@@ -19,7 +19,7 @@ using cuda::Strided;
 
 constexpr std::int64_t kSize = 2;   // bytes of an element
 constexpr int kMostGraphRows = 64;  // more rows are launched one by one
-constexpr int kMostWidth = 32768;   // of the hidden state; the norms keep a row in registers
+constexpr int kMostWidth = 16384;   // of the hidden state; the norms keep a row in registers
 
 class CudaModel final : public Model {
  public:
@@ -50,7 +50,7 @@ class CudaModel final : public Model {
       decoding = decoding && rows[i].wanted;
     }
     if (decoding && wanted <= kMostGraphRows) replay(wanted);
-    else enqueue(static_cast<int>(rows.size()), wanted, most_positions(rows));
+    else enqueue(static_cast<int>(rows.size()), wanted, most_positions(rows), decoding);
     stream_.wait();
   }
 
@@ -121,21 +121,22 @@ class CudaModel final : public Model {
     }
     cuda::Graph& graph = graphs_[count];
     if (graph.empty()) {
-      enqueue(count, count, limits_.context);  // what layers and cuBLAS make at first may not be recorded
+      enqueue(count, count, limits_.context, true);  // what layers and cuBLAS make at first may not be recorded
       stream_.wait();
-      graph.record(stream_.get(), [&] { enqueue(count, count, limits_.context); });
+      graph.record(stream_.get(), [&] { enqueue(count, count, limits_.context, true); });
     }
     graph.launch(stream_.get());
   }
 
-  void enqueue(int count, int wanted, int most) {
+  // decoding: every row is of another slot.
+  void enqueue(int count, int wanted, int most, bool decoding) {
     cudaStream_t stream = stream_.get();
     table_.upload(stream);
     const cuda::RowTable rows = table_.rows(count);
     cuda::embed(dtype_, rows, weights_.embedding.data(), config_.width, hidden_.data(), stream);
     const void* y = nullptr;  // what the block before adds to the hidden state
     for (std::size_t i = 0; i < weights_.blocks.size(); ++i) {
-      run_block(weights_.blocks[i], rows, cache(static_cast<int>(i)), y, most);
+      run_block(weights_.blocks[i], rows, cache(static_cast<int>(i)), y, most, decoding);
       y = y_.data();
     }
     add_norm(count, y, weights_.final_norm);
@@ -155,17 +156,17 @@ class CudaModel final : public Model {
   }
 
   void run_block(const cuda::Block& block, const cuda::RowTable& rows, const cuda::Cache& cache, const void* y,
-                 int most) {
+                 int most, bool decoding) {
     cudaStream_t stream = stream_.get();
     const int count = rows.rows;
     add_norm(count, y, block.input_norm);
     block.qkv.forward(blas_, x_.data(), count, qkv_.data(), stream);
     const Strided q = block.qkv.output(0, count, qkv_.data()), k = block.qkv.output(1, count, qkv_.data()),
                   v = block.qkv.output(2, count, qkv_.data());
-    const cuda::Angles angles{weights_.cosines.as<float>(), weights_.sines.as<float>()};
-    cuda::rotate_and_store(dtype_, rows, q, k, v, angles, config_.heads, cache, stream);
-    cuda::attention(dtype_, rows, q, config_.heads, cache, most, scratch_.data(), counters_.as<unsigned>(),
-                    attended_.data(), stream);
+    const cuda::NewKeys fresh{k, v, {weights_.cosines.as<float>(), weights_.sines.as<float>()}};
+    if (!decoding) cuda::rotate_and_store(dtype_, rows, q, k, v, fresh.angles, config_.heads, cache, stream);
+    cuda::attention(dtype_, rows, q, decoding ? &fresh : nullptr, config_.heads, cache, most, scratch_.data(),
+                    counters_.as<unsigned>(), attended_.data(), stream);
     block.o.forward(blas_, attended_.data(), count, y_.data(), stream);
     add_norm(count, y_.data(), block.post_norm);
     block.gate_up.forward(blas_, x_.data(), count, gate_up_.data(), stream);
@@ -197,7 +198,7 @@ void check_shape(const Config& config, sparlow_dtype dtype) {
     throw std::runtime_error("a GPU computes in bfloat16 or float16 here; pass dtype bfloat16 instead of float32");
   if (!cuda::has_attention(config.head_dim))
     throw std::runtime_error("config.json: head_dim is " + std::to_string(config.head_dim) +
-                             "; on a GPU 32, 64, 96 and 128 are supported");
+                             "; on a GPU 32, 64 and 128 are supported");
   for (const auto& [name, width] :
        {std::pair("hidden_size", config.width), std::pair("intermediate_size", config.inner)})
     if (width % 8 != 0)

@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <nv/target>
 
 #include "cuda_support.hpp"
 #include "sparlow/sparlow.h"
@@ -50,13 +51,17 @@ void with_type(sparlow_dtype dtype, Body&& body) {
   else body.template operator()<__half>();
 }
 
-// A kernel may be started while the one before it on the stream still runs; it calls this before it looks at memory,
-// and lets the one after it start likewise.
+// A kernel may be started while the one before it on the stream still runs; it waits before it looks at memory, weights
+// apart, and lets the one after it start likewise.
+__device__ __forceinline__ void allow_next() {
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cudaTriggerProgrammaticLaunchCompletion();))
+}
+__device__ __forceinline__ void wait_for_previous() {
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (cudaGridDependencySynchronize();))
+}
 __device__ __forceinline__ void begin_after_previous() {
-#if __CUDA_ARCH__ >= 900
-  cudaTriggerProgrammaticLaunchCompletion();
-  cudaGridDependencySynchronize();
-#endif
+  allow_next();
+  wait_for_previous();
 }
 
 inline bool can_overlap() {

@@ -23,35 +23,41 @@ __global__ void embed_kernel(RowTable rows, const T* table, int width, T* hidden
 
 // kChunks: of 8 elements, of one thread, kept in registers between the two passes.
 template <class T, int kChunks>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(1024)
     add_norm_kernel(T* hidden, const T* y, const T* weight, float epsilon, int width, T* out) {
-  begin_after_previous();
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * width;
-  Pack<T, kVector> kept[kChunks];
+  const auto place = [&](int c) { return static_cast<int>(c * blockDim.x + threadIdx.x) * kVector; };
+  Pack<T, kVector> kept[kChunks], weights[kChunks], more[kChunks];
+  allow_next();
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c)
+    if (place(c) < width) weights[c] = load<kVector>(weight + place(c));
+  wait_for_previous();
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c)
+    if (place(c) < width) {
+      kept[c] = load<kVector>(hidden + row + place(c));
+      if (y != nullptr) more[c] = load<kVector>(y + row + place(c));
+    }
   float squares = 0;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
-    const int i = (c * blockDim.x + threadIdx.x) * kVector;
-    if (i >= width) break;
-    kept[c] = load<kVector>(hidden + row + i);
-    if (y != nullptr) {
-      const auto more = load<kVector>(y + row + i);
-      for (int e = 0; e < kVector; ++e)
-        kept[c].values[e] = from_float<T>(to_float(kept[c].values[e]) + to_float(more.values[e]));
-      store<kVector>(hidden + row + i, kept[c]);
+    if (place(c) >= width) break;
+    for (int e = 0; e < kVector; ++e) {
+      if (y != nullptr) kept[c].values[e] = from_float<T>(to_float(kept[c].values[e]) + to_float(more[c].values[e]));
+      squares += to_float(kept[c].values[e]) * to_float(kept[c].values[e]);
     }
-    for (int e = 0; e < kVector; ++e) squares += to_float(kept[c].values[e]) * to_float(kept[c].values[e]);
+    if (y != nullptr) store<kVector>(hidden + row + place(c), kept[c]);
   }
   const float scale = rsqrtf(block_sum(squares) / static_cast<float>(width) + epsilon);
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
-    const int i = (c * blockDim.x + threadIdx.x) * kVector;
-    if (i >= width) break;
-    const auto w = load<kVector>(weight + i);
+    if (place(c) >= width) break;
     Pack<T, kVector> result;
     for (int e = 0; e < kVector; ++e)
-      result.values[e] = from_float<T>(to_float(w.values[e]) * rounded<T>(to_float(kept[c].values[e]) * scale));
-    store<kVector>(out + row + i, result);
+      result.values[e] =
+          from_float<T>(to_float(weights[c].values[e]) * rounded<T>(to_float(kept[c].values[e]) * scale));
+    store<kVector>(out + row + place(c), result);
   }
 }
 
@@ -149,11 +155,10 @@ __global__ void token_kernel(int rows, unsigned long long* best, int* tokens) {
 template <class T>
 void launch_norm(int rows, T* hidden, const T* y, const T* weight, float epsilon, int width, T* out,
                  cudaStream_t stream) {
-  const int chunks = (width + kVector - 1) / kVector, threads = chunks <= 512 ? (chunks + 31) / 32 * 32 : 512;
+  const int chunks = (width + kVector - 1) / kVector, threads = std::min(1024, (chunks + 31) / 32 * 32);
   const auto run = [&](auto kernel) { launch(kernel, rows, threads, stream, hidden, y, weight, epsilon, width, out); };
-  if (chunks <= 512) run(add_norm_kernel<T, 1>);
-  else if (chunks <= 1024) run(add_norm_kernel<T, 2>);
-  else run(add_norm_kernel<T, 8>);  // up to 32768
+  if (chunks <= 1024) run(add_norm_kernel<T, 1>);
+  else run(add_norm_kernel<T, 2>);
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ void gather(sparlow_dtype dtype, int rows, const int* which, const void* from, i
 void argmax(sparlow_dtype dtype, int rows, const void* logits, int vocabulary, unsigned long long* best, int* tokens,
             cudaStream_t stream);
 
-constexpr int kSplit = 128;    // positions of a block of threads
+constexpr int kSplit = 64;     // positions of a block of threads
 constexpr int kGroupTile = 4;  // heads of a block that read the same keys
 
 // Bytes of scratch that attention over so many rows needs, and of counters, which must be zero before the first call.
@@ -59,9 +59,15 @@ struct AttentionSizes {
 };
 AttentionSizes attention_sizes(int rows, int heads, const Cache& cache);
 bool has_attention(int dim);
+// Keys and values of the rows themselves, not turned and not in the cache yet.
+struct NewKeys {
+  Strided k, v;
+  Angles angles;
+};
 // out [rows, heads dim] = softmax(q k / sqrt(dim)) v over the row's slot up to its position. most: positions that any
-// row has, at most.
-void attention(sparlow_dtype dtype, const RowTable& rows, const Strided& q, int heads, const Cache& cache, int most,
-               void* scratch, unsigned* counters, void* out, cudaStream_t stream);
+// row has, at most. With `fresh`, which is for rows of different slots, it does first what rotate_and_store does but
+// for q in place.
+void attention(sparlow_dtype dtype, const RowTable& rows, const Strided& q, const NewKeys* fresh, int heads,
+               const Cache& cache, int most, void* scratch, unsigned* counters, void* out, cudaStream_t stream);
 
 }  // namespace llama::cuda

@@ -111,13 +111,18 @@ bool Scheduler::enter(Item& item) {
   return true;
 }
 
+// A slot is free before its client has the last token: the client may have its next request ready.
 void Scheduler::deliver(std::span<const llama::Step> steps) {
-  std::vector<int> over;
+  std::vector<llama::Step> over;
   for (const llama::Step& step : steps) {
-    running_.at(step.slot).sink({Event::Kind::token, step.token, step.last, ""});
-    if (step.last) over.push_back(step.slot);
+    if (step.last) over.push_back(step);
+    else running_.at(step.slot).sink({Event::Kind::token, step.token, false, ""});
   }
-  for (const int slot : over) leave(slot);
+  for (const llama::Step& step : over) {
+    const Sink sink = std::move(running_.at(step.slot).sink);
+    leave(step.slot);
+    sink({Event::Kind::token, step.token, true, ""});
+  }
 }
 
 void Scheduler::leave(int slot) {

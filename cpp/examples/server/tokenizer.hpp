@@ -1,5 +1,6 @@
 // Text to tokens and back by a Hugging Face tokenizer.json with a byte-level BPE: Llama 3, SmolLM2, Qwen and their
 // like.
+// Where a file asks for NFC, characters younger than the installed utf8proc's Unicode stay as they are.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "sparlow/sparlow.h"
 
@@ -129,6 +130,27 @@ class Layer {
     check(sparlow_layer_create_from(context.get(), &info, &tensors, &handle));
     handle_.reset(handle);
   }
+  // Several that read the same x, as one.
+  Layer(const Context& context, const std::vector<sparlow_layer_info>& infos,
+        const std::vector<sparlow_layer_tensors>& tensors) {
+    if (infos.size() != tensors.size()) throw std::invalid_argument("a stack needs tensors for each of its layers");
+    std::vector<const sparlow_layer_info*> info_list;
+    std::vector<const sparlow_layer_tensors*> tensor_list;
+    for (const sparlow_layer_info& info : infos) info_list.push_back(&info);
+    for (const sparlow_layer_tensors& each : tensors) tensor_list.push_back(&each);
+    sparlow_layer* handle = nullptr;
+    check(sparlow_layer_create_stack_from(context.get(), info_list.data(), tensor_list.data(),
+                                          static_cast<std::int64_t>(infos.size()), &handle));
+    handle_.reset(handle);
+  }
+  Layer(const Context& context, const Checkpoint& checkpoint, const std::vector<std::string>& names) {
+    std::vector<const char*> list;
+    for (const std::string& name : names) list.push_back(name.c_str());
+    sparlow_layer* handle = nullptr;
+    check(sparlow_layer_create_stack(context.get(), checkpoint.get(), list.data(),
+                                     static_cast<std::int64_t>(names.size()), &handle));
+    handle_.reset(handle);
+  }
   sparlow_layer_info info() const {
     auto info = make<sparlow_layer_info>();
     check(sparlow_layer_describe(handle_.get(), &info));
@@ -139,7 +161,8 @@ class Layer {
     check(sparlow_layer_workspace(handle_.get(), tokens, &bytes));
     return bytes;
   }
-  void forward(const void* x, void* y, std::int64_t tokens, const Workspace& workspace, void* stream = nullptr) const {
+  void forward(const void* x, void* y, std::int64_t tokens, const Workspace& workspace, void* stream = nullptr,
+               bool overlap = false) const {
     auto args = make<sparlow_forward_args>();
     args.x = x;
     args.y = y;
@@ -147,6 +170,7 @@ class Layer {
     args.workspace = workspace.data();
     args.workspace_bytes = workspace.bytes();
     args.stream = stream;
+    args.overlap = overlap;
     check(sparlow_layer_forward(handle_.get(), &args));
   }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "sparlow/backend.hpp"
 #include "sparlow/export.hpp"
@@ -37,14 +38,15 @@ class SPARLOW_API Layer {
   std::int64_t workspace_bytes(Index tokens) const;
   // x [tokens, d_in], y [tokens, d_out]: contiguous, in the layer's dtype, in the device's memory, not overlapping.
   // Allocates nothing (on a GPU: once a number of tokens was seen). The stream is looked at on a GPU only.
-  // Throws Error(invalid_argument) for missing memory.
+  // Throws Error(invalid_argument) for missing memory. overlap: see LinearOps::forward; not looked at on the CPU.
   void forward(const void* x, void* y, Index tokens, void* workspace, std::int64_t workspace_bytes,
-               LinearOps::Stream stream) const;
+               LinearOps::Stream stream, bool overlap = false) const;
 
  protected:
   explicit Layer(const LayerShape& shape) : shape_(shape) {}
   virtual std::int64_t do_workspace_bytes(Index tokens) const = 0;
-  virtual void do_forward(const void* x, void* y, Index tokens, void* workspace, LinearOps::Stream stream) const = 0;
+  virtual void do_forward(const void* x, void* y, Index tokens, void* workspace, LinearOps::Stream stream,
+                          bool overlap) const = 0;
 
  private:
   LayerShape shape_;
@@ -55,11 +57,21 @@ class SPARLOW_API Layer {
 // positions that were checked before, illegal ones of nm24 go unnoticed (and give a wrong y, nothing worse).
 SPARLOW_API std::unique_ptr<Layer> make_cpu_layer(const LayerShape& shape, const LayerTensors& tensors,
                                                   bool check = true);
-// Copies to a GPU and packs there, on the backend's stream, and waits. Throws Error(unavailable) for what has no kernel
-// there: formats other than nm24, float32.
+
+// A layer of a stack: layers that read the same x and whose outputs lie side by side in y [tokens, d_out], d_out and
+// stored being sums and rank the largest.
+struct StackPart {
+  LayerShape shape;
+  LayerTensors tensors;
+};
+// The parts run one after the other, from their own bytes. Throws as make_cpu_layer, and for parts that differ in d_in
+// or dtype.
+SPARLOW_API std::unique_ptr<Layer> make_cpu_stack(const std::vector<StackPart>& parts);
+// Copies to a GPU and packs there, on the backend's stream, and waits. Several parts run in one launch. Throws
+// Error(unavailable) for what has no kernel there: formats other than nm24, float32; Error(invalid_argument) for more
+// than four parts, and for rows of a part but the last that are no multiple of 32.
 SPARLOW_API std::unique_ptr<Layer> make_device_layer(std::shared_ptr<Backend> backend, std::shared_ptr<LinearOps> ops,
-                                                     LinearOps::Stream stream, const LayerShape& shape,
-                                                     const LayerTensors& tensors);
+                                                     LinearOps::Stream stream, const std::vector<StackPart>& parts);
 
 SPARLOW_API std::string_view name_of(Format format);
 

@@ -62,9 +62,10 @@ class SPARLOW_API LinearOps {
   // to.u and to.v have the shape's rank.
   void unpack(const LinearShape& shape, int part, const void* packed, const LinearTensors& to, Stream stream) const;
   // x [tokens, d_in], y [tokens, d_out], bias [d_out] or null: contiguous, x at a multiple of 8 bytes. Of one part, y
-  // and bias have its rows.
+  // and bias have its rows. overlap: may begin while the kernel before it on the stream runs; only when that has ended,
+  // x is read and y written. That kernel must not be `pack`, and must itself have waited for those before it.
   void forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x, void* y,
-               Index tokens, Stream stream);
+               Index tokens, Stream stream, bool overlap = false);
   // w [d_out, d_in] = s + (us vs) ∘ signs, summed in float and rounded once; of shapes with a bitmap or signs.
   void expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const;
   // u [d_out, rank] and v [rank, d_in] alone, to go with `expand`.
@@ -81,7 +82,7 @@ class SPARLOW_API LinearOps {
   virtual void do_unpack(const LinearShape& shape, int part, const void* packed, const LinearTensors& to,
                          Stream stream) const = 0;
   virtual void do_forward(const LinearShape& shape, int part, const void* packed, const void* bias, const void* x,
-                          void* y, Index tokens, Stream stream) = 0;
+                          void* y, Index tokens, Stream stream, bool overlap) = 0;
   virtual void do_expand(const LinearShape& shape, const void* packed, void* w, Stream stream) const = 0;
   virtual void do_unpack_factors(const LinearShape& shape, const void* packed, void* u, void* v,
                                  Stream stream) const = 0;

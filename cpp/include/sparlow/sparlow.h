@@ -131,6 +131,15 @@ SPARLOW_C_API sparlow_status sparlow_layer_create(sparlow_context* context, cons
 /* On the CPU the tensors must outlive the layer. */
 SPARLOW_C_API sparlow_status sparlow_layer_create_from(sparlow_context* context, const sparlow_layer_info* info,
                                                        const sparlow_layer_tensors* tensors, sparlow_layer** layer);
+/* Layers that read the same x as one, whose outputs lie side by side in y [tokens, d_out], d_out being their sum: q, k
+ * and v, or gate and up. A GPU runs up to four of them in one launch; d_out of each but the last must be a multiple of
+ * 32 there. */
+SPARLOW_C_API sparlow_status sparlow_layer_create_stack(sparlow_context* context, const sparlow_checkpoint* checkpoint,
+                                                        const char* const* names, int64_t count, sparlow_layer** layer);
+SPARLOW_C_API sparlow_status sparlow_layer_create_stack_from(sparlow_context* context,
+                                                             const sparlow_layer_info* const* infos,
+                                                             const sparlow_layer_tensors* const* tensors, int64_t count,
+                                                             sparlow_layer** layer);
 SPARLOW_C_API void sparlow_layer_destroy(sparlow_layer* layer);
 SPARLOW_C_API sparlow_status sparlow_layer_describe(const sparlow_layer* layer, sparlow_layer_info* info);
 
@@ -145,6 +154,9 @@ typedef struct sparlow_forward_args {
   void* workspace; /* used by one call at a time */
   int64_t workspace_bytes;
   void* stream; /* a cudaStream_t; not looked at on the CPU */
+  /* Not 0: on a GPU the call may begin, and read weights, while the kernel before it on the stream still runs. It reads
+   * x and writes y when that kernel has ended, which must itself have waited for the kernels before it. */
+  int32_t overlap;
 } sparlow_forward_args;
 
 /* Allocates nothing (on a GPU: once a number of tokens was seen on a stream), does not wait for a GPU, and may be
