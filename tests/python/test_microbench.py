@@ -122,6 +122,7 @@ def test_a_program_writes_what_can_be_read(tmp_path: Path, capfd: pytest.Capture
     results = lines.read(out)
     assert [row.case["pattern"] for row in results.rows] == ["2:4", "0.5@row"]
     assert results.machine["threads"] >= 1
+    assert json.loads(out.read_text().splitlines()[0])["command"].endswith("--out p.jsonl")
     assert all(row.metric("gbytes_per_s") for row in results.rows)
 
 
