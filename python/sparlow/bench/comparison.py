@@ -7,7 +7,6 @@ from typing import Any
 
 from sparlow.bench.lines import Results, Row
 
-
 # By so much do medians of two runs of the same build differ on a quiet machine, whatever the quartiles of one run say.
 _BETWEEN_RUNS = 0.01
 
@@ -25,7 +24,7 @@ class Change:
 
     @property
     def beyond_spread(self) -> bool:
-        """Whether the ranges from first to third quartile have nothing in common, and the medians differ by over 1 %."""
+        """Whether the ranges between quartiles have nothing in common, and the medians differ by over 1 %."""
         apart = self.after.q1 > self.before.q3 or self.after.q3 < self.before.q1
         return apart and abs(self.ratio - 1) > _BETWEEN_RUNS
 
