@@ -1,10 +1,12 @@
 """A whole Llama-shaped model on a GPU, linear layers dense or 2:4 + low rank: tokens a second decoding and in prefill.
 
-    python bench/bench_decode.py [--blocks 32] [--batches 1,8,16,64] [--prefill 2048,8192] [--rank 64] [--stacked]
+    python bench/bench_decode.py [--blocks 32] [--batches 1,8,16,64] [--prefill 2048,8192] [--rank 64] [--separate]
 
 The defaults are Llama-3-8B with random weights made on the device; embeddings and output head stay dense. Both models
 run the same code: decoding is one CUDA graph a step over a static cache of --context positions, prefill one graph a
-prompt. Medians; whole steps, attention, norms and head included. One JSON line a measurement.
+prompt. Medians; whole steps, attention, norms and head included. The compressed q, k, v and gate, up run as stacks, as
+`sparlow.load` makes them (--separate: one by one). `times_dense` compares with dense layers as transformers has them,
+one by one, `times_dense_stacked` with dense q, k, v and gate, up as one matrix each. One JSON line a measurement.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from torch.nn import functional
 
 from sparlow import benchmark
 from sparlow.cli.bench import parse_tokens
+from sparlow.stacks import stack
 
 DEVICE = torch.device("cuda")
 HEAD = 128  # dimensions of an attention head
+Linear = Callable[[int, int], nn.Module]
+Times = dict[tuple[str, int], float]
 
 
 @torch.compile(dynamic=True)
@@ -46,28 +51,26 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
-class Stack(nn.Module):
-    """Layers that read the same input, one by one or, with --stacked, as one layer of the same rank."""
+class Siblings(nn.Module):
+    """Layers that read the same input, as modules of their own or as one matrix."""
 
-    def __init__(self, linear: Callable[[int, int], nn.Module], sizes: Sequence[int], args: argparse.Namespace) -> None:
+    def __init__(self, linear: Linear, names: Sequence[str], sizes: Sequence[int], hidden: int, one: bool) -> None:
         super().__init__()
-        self.sizes = list(sizes)
-        rows = [sum(sizes)] if args.stacked else self.sizes
-        self.layers = nn.ModuleList([linear(d_out, args.hidden) for d_out in rows])
+        self.names, self.sizes = ["all"] if one else list(names), list(sizes)
+        for name, d_out in zip(self.names, [sum(sizes)] if one else sizes, strict=True):
+            self.add_module(name, linear(d_out, hidden))
 
     def forward(self, x: Tensor) -> Sequence[Tensor]:
-        if len(self.layers) == 1:
-            return self.layers[0](x).split(self.sizes, dim=-1)
-        return [layer(x) for layer in self.layers]
+        outputs = [self.get_submodule(name)(x) for name in self.names]
+        return outputs[0].split(self.sizes, dim=-1) if len(outputs) == 1 else outputs
 
 
 class Attention(nn.Module):
-    def __init__(self, linear: Callable[[int, int], nn.Module], args: argparse.Namespace) -> None:
+    def __init__(self, linear: Linear, args: argparse.Namespace, one: bool) -> None:
         super().__init__()
         self.heads, self.kv_heads = args.hidden // HEAD, args.kv_heads
         kv = self.kv_heads * HEAD
-        self.sizes = (args.hidden, kv, kv)
-        self.qkv = Stack(linear, self.sizes, args)
+        self.qkv = Siblings(linear, ("q_proj", "k_proj", "v_proj"), (args.hidden, kv, kv), args.hidden, one)
         self.o = linear(args.hidden, args.hidden)
 
     def forward(self, x: Tensor, angles: Tensor, cache: Tensor, position: Tensor, seen: Tensor) -> Tensor:
@@ -85,19 +88,19 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, linear: Callable[[int, int], nn.Module], args: argparse.Namespace) -> None:
+    def __init__(self, linear: Linear, args: argparse.Namespace, one: bool) -> None:
         super().__init__()
-        self.attention = Attention(linear, args)
-        self.gate_up = Stack(linear, (args.intermediate, args.intermediate), args)
+        self.attention = Attention(linear, args, one)
+        self.gate_up = Siblings(linear, ("gate_proj", "up_proj"), (args.intermediate,) * 2, args.hidden, one)
         self.down = linear(args.hidden, args.intermediate)
         self.norms = [torch.ones(args.hidden, device=DEVICE, dtype=torch.bfloat16) for _ in range(2)]
 
 
 class Model(nn.Module):
-    def __init__(self, linear: Callable[[int, int], nn.Module], args: argparse.Namespace) -> None:
+    def __init__(self, linear: Linear, args: argparse.Namespace, one: bool = False) -> None:
         super().__init__()
         self.embed, self.head = (random(args.vocabulary, args.hidden) for _ in range(2))
-        self.blocks = nn.ModuleList([Block(linear, args) for _ in range(args.blocks)])
+        self.blocks = nn.ModuleList([Block(linear, args, one) for _ in range(args.blocks)])
         self.norm = torch.ones(args.hidden, device=DEVICE, dtype=torch.bfloat16)
         self.frequencies = 5e5 ** (-torch.arange(0, HEAD, 2, device=DEVICE) / HEAD)
 
@@ -136,20 +139,22 @@ def milliseconds(model: Model, batch: int, tokens: int, args: argparse.Namespace
     return benchmark.microseconds(lambda: model(ids, caches, position), DEVICE, 7) / 1000
 
 
-def measure(model: Model, args: argparse.Namespace) -> dict[tuple[str, int], float]:
+def measure(model: Model, args: argparse.Namespace) -> Times:
     found = {("decode", batch): milliseconds(model, batch, 1, args) for batch in args.batches}
     return found | {("prefill", tokens): milliseconds(model, 1, tokens, args) for tokens in args.prefill}
 
 
-def report(found: dict[tuple[str, int], float], dense: dict[tuple[str, int], float]) -> list[dict[str, Any]]:
+def report(found: Times, dense: Times, dense_stacked: Times) -> list[dict[str, Any]]:
     rows = []
     for (what, count), ms in found.items():
         row = {
             "what": what,
             "tokens": count,  # sequences of a decoding step, or tokens of a prompt
             "dense_ms": round(dense[what, count], 3),
+            "dense_stacked_ms": round(dense_stacked[what, count], 3),
             "ms": round(ms, 3),
             "times_dense": round(dense[what, count] / ms, 3),
+            "times_dense_stacked": round(dense_stacked[what, count] / ms, 3),
             "tokens_per_s": round(1000 * count / ms, 1),
             "dense_tokens_per_s": round(1000 * count / dense[what, count], 1),
         }
@@ -168,7 +173,7 @@ def main() -> None:
         "vocabulary": 128256,
     }.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
-    parser.add_argument("--stacked", action="store_true", help="q, k, v as one layer, gate and up as one")
+    parser.add_argument("--separate", action="store_true", help="compressed layers one by one, no stacks")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--batches", type=parse_tokens, default=[1, 8, 16, 64])
@@ -177,19 +182,22 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     with torch.no_grad():
-        dense = measure(Model(dense_linear, args), args)
+        dense, dense_stacked = (measure(Model(dense_linear, args, one), args) for one in (False, True))
         torch.cuda.empty_cache()
 
         def compressed_linear(d_out: int, d_in: int) -> nn.Module:
             return benchmark.random_layer(d_out, d_in, args.rank, torch.bfloat16, DEVICE)
 
         model = Model(compressed_linear, args)
+        if not args.separate:
+            stack(model)
         held, whole = benchmark.weight_bytes(model)
-        rows = report(measure(model, args), dense)
+        rows = report(measure(model, args), dense, dense_stacked)
     memory = {"weight_bytes": held, "dense_weight_bytes": whole, "share": round(held / whole, 4)}
     print(json.dumps(memory), flush=True)
     if args.out:
-        results.write(args.out, "cuda", rows, rank=args.rank, context=args.context, stacked=args.stacked, memory=memory)
+        stacked = not args.separate
+        results.write(args.out, "cuda", rows, rank=args.rank, context=args.context, stacked=stacked, memory=memory)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Forward passes of 2:4 + low-rank layers on a GPU against dense cuBLAS and torch's own 2:4, in the same run.
+"""Forward passes of compressed layers on a GPU against dense cuBLAS and torch's own 2:4, in the same run.
 
-    python bench/bench_forward.py [--shapes 4096x4096,...] [--tokens 1,2,...] [--rank 64] [--out FILE]
+    python bench/bench_forward.py [--shapes 4096x4096,...] [--tokens 1,2,...] [--rank 64] [--formats nm24,bitmap,...]
 
 Weights are cold (copies take turns through more than 400 MB), calls are CUDA graphs, times medians in microseconds and
-the low-rank part is included everywhere. `torch_us` is cuSPARSELt through torch with its searched algorithm, then x Vᵀ
-and an addition of the product with Uᵀ. `limit_us` is the larger of bytes at 3.35 TB/s and flops at twice 989 TFLOP/s
-for the sparse part; `of_limit` what we reach of it. Errors are relative to float64 of the same stored numbers. One JSON
-line a measurement.
+the low-rank part is included everywhere. Formats: nm24, bitmap (half of the entries kept), and with "+1" a signed term
+of rank one. For 2:4, `torch_us` is cuSPARSELt through torch with its searched algorithm, then x Vᵀ and an addition of
+the product with Uᵀ, `cusparselt_us` its product with S alone; the result file has the version. `limit_us` is the
+larger of bytes at 3.35 TB/s and flops at 989 TFLOP/s (twice that for a 2:4 part); `of_limit` what we reach of it.
+Errors are relative to float64 of the same stored numbers. One JSON line a measurement.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ def per_call(calls: list[Any]) -> float:
     return benchmark.microseconds(run, DEVICE, 7) / (repeats * len(calls))
 
 
-def limit_us(d_out: int, d_in: int, rank: int, tokens: int) -> float:
-    moved = 2 * (9 / 16 * d_out * d_in + rank * (d_out + d_in) + tokens * (d_out + d_in))
-    work = 2 * tokens * d_out * d_in / 2 + 2 * tokens * rank * (d_out + d_in)
+def limit_us(layer: SparseLowRankLinear, tokens: int) -> float:
+    both = layer.out_features + layer.in_features
+    moved = layer.stored_bytes + 2 * tokens * both
+    plain = layer.format == "nm24" and layer.sign_rank == 0
+    work = 2 * tokens * (layer.out_features * layer.in_features * (0.5 if plain else 1) + layer.rank * both)
     return 1e6 * max(moved / BANDWIDTH, work / FLOPS)
 
 
@@ -62,38 +65,49 @@ class TorchSparse:
         self.s = [torch._cslt_compress(layer.sparse_dense()) for layer in layers]
         self.factors = [(s["low_rank_u"].T, s["low_rank_v"].T) for s in (layer.stored() for layer in layers)]
 
-    def calls(self, x: Tensor) -> list[Any]:
+    def calls(self, x: Tensor, whole: bool) -> list[Any]:
+        """One call a layer: all of it, or S alone."""
         found = torch._cslt_sparse_mm_search(self.s[0], x.T, transpose_result=True)
 
         def call(i: int) -> Tensor:
             u, v = self.factors[i]
             y = torch._cslt_sparse_mm(self.s[i], x.T, transpose_result=True, alg_id=found)
-            return torch.addmm(y, x @ v, u)
+            return torch.addmm(y, x @ v, u) if whole else y
 
         return [lambda i=i: call(i) for i in range(len(self.s))]
 
 
-def measure_shape(d_out: int, d_in: int, rank: int, tokens: list[int], accurate: bool) -> list[dict[str, Any]]:
+def measure_shape(
+    d_out: int, d_in: int, rank: int, kind: str, tokens: list[int], accurate: bool
+) -> list[dict[str, Any]]:
+    format, _, sign_rank = kind.partition("+")
+    sizes = (d_out, d_in, rank, torch.bfloat16, DEVICE, format, int(sign_rank or 0))
     copies = benchmark.copies_of(d_out, d_in, torch.bfloat16, DEVICE)
-    layers = [benchmark.random_layer(d_out, d_in, rank, torch.bfloat16, DEVICE) for _ in range(copies)]
+    layers = [benchmark.random_layer(*sizes) for _ in range(copies)]
     dense = [
         torch.randn(d_out, d_in, device=DEVICE).bfloat16() for _ in range(max(2, int(4e8 / (2 * d_out * d_in)) + 1))
     ]
-    theirs = TorchSparse(layers)
+    theirs = TorchSparse(layers) if kind == "nm24" else None
     exact = layers[0].dense_weight().double() if accurate else None
     return [_measure(layers, dense, theirs, exact, count) for count in tokens]
 
 
 def _measure(
-    layers: list[SparseLowRankLinear], dense: list[Tensor], theirs: TorchSparse, exact: Tensor | None, tokens: int
+    layers: list[SparseLowRankLinear],
+    dense: list[Tensor],
+    theirs: TorchSparse | None,
+    exact: Tensor | None,
+    tokens: int,
 ) -> dict[str, Any]:
     spec = layers[0].spec
     x = torch.randn(tokens, spec.d_in, device=DEVICE).bfloat16()
     dense_us = per_call([lambda w=w: functional.linear(x, w) for w in dense])
     us = per_call([lambda layer=layer: layer(x) for layer in layers])
-    torch_us = per_call(theirs.calls(x)) if tokens % 8 == 0 else None
-    limit = limit_us(spec.d_out, spec.d_in, spec.rank, tokens)
+    fits = theirs is not None and tokens % 8 == 0
+    torch_us, cusparselt_us = (per_call(theirs.calls(x, whole)) if fits else None for whole in (True, False))
+    limit = limit_us(layers[0], tokens)
     row = {
+        "format": spec.format + (f"+{spec.sign_rank}" if spec.sign_rank else ""),
         "d_out": spec.d_out,
         "d_in": spec.d_in,
         "rank": spec.rank,
@@ -104,9 +118,10 @@ def _measure(
         "times_dense": round(dense_us / us, 3),
         "torch_us": torch_us and round(torch_us, 2),
         "times_torch": torch_us and round(torch_us / us, 3),
+        "cusparselt_us": cusparselt_us and round(cusparselt_us, 2),
         "limit_us": round(limit, 2),
         "of_limit": round(limit / us, 3),
-        "gbytes_per_s": round(1e-3 * 2 * 9 / 16 * spec.d_out * spec.d_in / us),
+        "gbytes_per_s": round(1e-3 * layers[0].stored_bytes / us),
         "tflops_dense_equivalent": round(2e-6 * tokens * spec.d_out * spec.d_in / us),
     }
     if exact is not None and tokens <= 1024:
@@ -122,16 +137,18 @@ def main() -> None:
     parser.add_argument("--shapes", default=SHAPES)
     parser.add_argument("--tokens", default=TOKENS)
     parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--formats", default="nm24")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*cslt.*")
     torch.manual_seed(0)
     rows = []
     with torch.no_grad():
-        for shape in args.shapes.split(","):
-            d_out, d_in = parse_shape(shape)
-            rows += measure_shape(d_out, d_in, args.rank, parse_tokens(args.tokens), d_out * d_in <= 2**26)
-            torch.cuda.empty_cache()
+        for kind in args.formats.split(","):
+            for shape in args.shapes.split(","):
+                d_out, d_in = parse_shape(shape)
+                rows += measure_shape(d_out, d_in, args.rank, kind, parse_tokens(args.tokens), d_out * d_in <= 2**26)
+                torch.cuda.empty_cache()
     if args.out:
         version = torch.backends.cusparselt.version()
         results.write(args.out, "cuda", rows, rank=args.rank, cusparselt=version)

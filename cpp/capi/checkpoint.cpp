@@ -26,6 +26,17 @@ void fill(const StoredTensor& tensor, sparlow_tensor_info* info) {
   capi::write_struct(out, info, "info");
 }
 
+void fill(const ConfigValue& found, sparlow_value* value) {
+  sparlow_value out{};
+  out.kind = static_cast<sparlow_kind>(found.kind);
+  out.boolean = found.boolean;
+  out.number = found.number;
+  out.whole = found.whole;
+  out.text = found.text == nullptr ? nullptr : found.text->c_str();
+  out.items = found.items;
+  capi::write_struct(out, value, "value");
+}
+
 }  // namespace
 
 extern "C" {
@@ -35,6 +46,14 @@ sparlow_status sparlow_checkpoint_open(const char* folder, sparlow_checkpoint** 
     sparlow_checkpoint*& out = given(checkpoint, "checkpoint");
     out = nullptr;
     out = new sparlow_checkpoint{Checkpoint::open(&given(folder, "folder"))};
+  });
+}
+
+sparlow_status sparlow_checkpoint_open_model(const char* folder, sparlow_checkpoint** checkpoint) {
+  return guarded([&] {
+    sparlow_checkpoint*& out = given(checkpoint, "checkpoint");
+    out = nullptr;
+    out = new sparlow_checkpoint{Checkpoint::open_model(&given(folder, "folder"))};
   });
 }
 
@@ -77,5 +96,10 @@ sparlow_status sparlow_checkpoint_find_tensor(const sparlow_checkpoint* checkpoi
     require(tensor != nullptr, "the checkpoint has no tensor '", name, "'");
     fill(*tensor, info);
   });
+}
+
+sparlow_status sparlow_checkpoint_value(const sparlow_checkpoint* checkpoint, const char* file, const char* pointer,
+                                        sparlow_value* value) {
+  return guarded([&] { fill(content(checkpoint).value(&given(file, "file"), &given(pointer, "pointer")), value); });
 }
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <cstdlib>
@@ -41,6 +42,26 @@ int threads_from_environment() {
     if (const int count = std::atoi(text); count > 0) return std::min(count, 1024);
   }
   return usable_cores();
+}
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Waits for ready() for about as long as it takes to wake a thread that sleeps, and no longer: jobs often follow each
+// other at once, as the layers of a token do, but cores are not ours alone.
+template <typename Ready>
+void wait_a_little(Ready&& ready) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::microseconds(50);
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (ready()) return;
+      pause();
+    }
+  } while (Clock::now() < end);
 }
 
 // One job at a time; the caller works too, and never waits for a worker that has not begun.
@@ -90,6 +111,7 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       quit_ = true;
+      ++calls_;
     }
     wake_.notify_all();
     for (std::thread& worker : workers_) worker.join();
@@ -103,6 +125,7 @@ class Pool {
       next_ = 0;
       chunks_ = chunks;
       error_ = nullptr;
+      ++calls_;
     }
     wake_.notify_all();
   }
@@ -110,6 +133,9 @@ class Pool {
   std::exception_ptr close() {
     std::unique_lock<std::mutex> lock(mutex_);
     chunks_ = 0;
+    lock.unlock();
+    wait_a_little([this] { return inside_ == 0; });
+    lock.lock();
     done_.wait(lock, [this] { return inside_ == 0; });
     return error_;
   }
@@ -117,6 +143,12 @@ class Pool {
   void work() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
+      const unsigned seen = calls_;
+      if (next_ >= chunks_ && !quit_) {
+        lock.unlock();
+        wait_a_little([&] { return calls_ != seen; });
+        lock.lock();
+      }
       wake_.wait(lock, [this] { return quit_ || next_ < chunks_; });
       if (quit_) return;
       ++inside_;
@@ -148,7 +180,8 @@ class Pool {
   const std::function<void(Index)>* chunk_ = nullptr;
   std::atomic<Index> next_{0};
   Index chunks_ = 0;  // of the job that workers may still enter
-  int inside_ = 0;
+  std::atomic<int> inside_{0};
+  std::atomic<unsigned> calls_{0};  // jobs so far, for workers that are awake
   bool quit_ = false;
   std::exception_ptr error_;
 };
@@ -178,6 +211,11 @@ double parallel_sum(Index count, Index grain, const std::function<double(Index, 
 Index row_grain(Index cols) { return std::max<Index>(1, 65536 / std::max<Index>(1, cols)); }
 
 }  // namespace cpu
+
+void parallel_for(Index count, Index grain, const std::function<void(Index, Index)>& body) {
+  require(count >= 0 && grain >= 1, "parallel_for over ", count, " in ranges of ", grain);
+  cpu::parallel_for(count, grain, body);
+}
 
 int num_threads() { return Pool::get().size(); }
 

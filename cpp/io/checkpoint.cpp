@@ -1,8 +1,11 @@
 #include "sparlow/checkpoint.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
+#include "io/config.hpp"
 #include "io/folder.hpp"
 #include "io/mapped_file.hpp"
 #include "sparlow/error.hpp"
@@ -22,26 +25,46 @@ DType dtype_of(const StoredTensor& tensor) {
 
 class MappedCheckpoint final : public Checkpoint {
  public:
-  explicit MappedCheckpoint(const std::string& folder) {
-    for (const io::ShardRecord& record : io::read_manifest(folder)) map(folder, record);
-    std::sort(tensors_.begin(), tensors_.end(), by_name);
-    const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
-                                          [](const auto& a, const auto& b) { return a.name == b.name; });
-    require(twice == tensors_.end(), "tensor '", twice == tensors_.end() ? "" : twice->name, "' is in two shards");
-    layers_ = io::read_layer_table(folder);
+  MappedCheckpoint(const std::string& folder, const std::vector<io::ShardRecord>& shards) : config_(folder) {
+    for (const io::ShardRecord& record : shards) map(folder, record);
+    sort();
+    layers_ = io::read_layer_table(folder + "/config.json", config_.config());
     for (StoredLayer& layer : layers_) fill(layer);
+  }
+
+  MappedCheckpoint(const std::string& folder, io::ConfigFiles files, const io::PlainShards& shards)
+      : config_(std::move(files)) {
+    for (const std::string& name : shards.names) map(folder, name);
+    sort();
+    for (const std::string& name : shards.tensors)
+      require(find_tensor(name) != nullptr, "tensor '", name, "' of model.safetensors.index.json is in no shard");
   }
 
   const std::vector<StoredLayer>& layers() const override { return layers_; }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+  ConfigValue value(std::string_view file, std::string_view pointer) const override {
+    return config_.value(file, pointer);
+  }
 
  private:
   void map(const std::string& folder, const io::ShardRecord& record) {
-    io::MappedFile& file = files_.emplace_back(folder + "/" + record.name);
+    const io::MappedFile& file = files_.emplace_back(folder + "/" + record.name);
     require(file.size() == record.bytes, "shard ", record.name, " has ", file.size(), " bytes, ", record.bytes,
             " were written: truncated or altered");
-    std::vector<StoredTensor> found = read_safetensors(record.name, file.data(), file.size());
+    read(record.name, file);
+  }
+  void map(const std::string& folder, const std::string& name) { read(name, files_.emplace_back(folder + "/" + name)); }
+
+  void read(const std::string& name, const io::MappedFile& file) {
+    std::vector<StoredTensor> found = read_safetensors(name, file.data(), file.size());
     std::move(found.begin(), found.end(), std::back_inserter(tensors_));
+  }
+
+  void sort() {
+    std::sort(tensors_.begin(), tensors_.end(), by_name);
+    const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
+                                          [](const auto& a, const auto& b) { return a.name == b.name; });
+    require(twice == tensors_.end(), "tensor '", twice == tensors_.end() ? "" : twice->name, "' is in two shards");
   }
 
   const StoredTensor& part(const StoredLayer& layer, const char* key, std::vector<Index> shape) const {
@@ -75,6 +98,7 @@ class MappedCheckpoint final : public Checkpoint {
     layer.tensors.meta = static_cast<const std::uint8_t*>(meta.data);
   }
 
+  io::ConfigFiles config_;
   std::vector<io::MappedFile> files_;
   std::vector<StoredTensor> tensors_;
   std::vector<StoredLayer> layers_;
@@ -83,7 +107,16 @@ class MappedCheckpoint final : public Checkpoint {
 }  // namespace
 
 std::shared_ptr<const Checkpoint> Checkpoint::open(const std::string& folder) {
-  return std::make_shared<MappedCheckpoint>(folder);
+  return std::make_shared<MappedCheckpoint>(folder, io::read_manifest(folder));
+}
+
+std::shared_ptr<const Checkpoint> Checkpoint::open_model(const std::string& folder) {
+  if (::access(folder.c_str(), F_OK) != 0) fail(ErrorCode::io, "no model folder at ", folder);
+  io::ConfigFiles config(folder);
+  if (io::is_compressed(config.config())) return open(folder);
+  require(config.value("config.json", "/quantization_config").kind == ConfigValue::Kind::absent, folder,
+          "/config.json has a quantization_config that is not sparlow's");
+  return std::make_shared<MappedCheckpoint>(folder, std::move(config), io::read_plain_shards(folder));
 }
 
 const StoredTensor* Checkpoint::find_tensor(std::string_view name) const {

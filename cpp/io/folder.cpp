@@ -6,8 +6,8 @@
 #include <initializer_list>
 #include <limits>
 #include <optional>
+#include <set>
 
-#include "io/json.hpp"
 #include "io/mapped_file.hpp"
 #include "sparlow/error.hpp"
 
@@ -16,17 +16,6 @@ namespace {
 
 constexpr std::uint64_t kFormatVersion = 1;
 constexpr Index kMost = std::numeric_limits<std::int32_t>::max();
-
-Json read_object(const std::string& path) {
-  const MappedFile file(path);
-  try {
-    Json json = parse_json(file.text());
-    require(json.is(Json::Kind::object), path, " must hold a JSON object");
-    return json;
-  } catch (const JsonError& error) {
-    fail(ErrorCode::invalid_argument, path, " is not valid JSON: ", error.what());
-  }
-}
 
 void check_version(const std::string& path, const Json* version) {
   require(version != nullptr && version->is(Json::Kind::natural) && version->natural >= 1, path,
@@ -108,6 +97,17 @@ class Entry {
 
 }  // namespace
 
+Json read_object(const std::string& path) {
+  const MappedFile file(path);
+  try {
+    Json json = parse_json(file.text());
+    require(json.is(Json::Kind::object), path, " must hold a JSON object");
+    return json;
+  } catch (const JsonError& error) {
+    fail(ErrorCode::invalid_argument, path, " is not valid JSON: ", error.what());
+  }
+}
+
 std::vector<ShardRecord> read_manifest(const std::string& folder) {
   const std::string path = folder + "/sparlow.json";
   if (::access(folder.c_str(), F_OK) != 0) fail(ErrorCode::io, "no checkpoint folder at ", folder);
@@ -127,19 +127,40 @@ std::vector<ShardRecord> read_manifest(const std::string& folder) {
   return records;
 }
 
-std::vector<StoredLayer> read_layer_table(const std::string& folder) {
-  const std::string path = folder + "/config.json";
-  const Json json = read_object(path);
-  const Json* config = json.find("quantization_config");
-  const Json* method = config == nullptr ? nullptr : config->find("quant_method");
-  require(method != nullptr && method->string == "sparlow", path,
-          " has no quantization_config with quant_method 'sparlow'");
-  check_version(path, config->find("format_version"));
-  const Json* table = config->find("layers");
+bool is_compressed(const Json& config) {
+  const Json* quantization = config.find("quantization_config");
+  const Json* method = quantization == nullptr ? nullptr : quantization->find("quant_method");
+  return method != nullptr && method->string == "sparlow";
+}
+
+std::vector<StoredLayer> read_layer_table(const std::string& path, const Json& config) {
+  require(is_compressed(config), path, " has no quantization_config with quant_method 'sparlow'");
+  const Json* quantization = config.find("quantization_config");
+  check_version(path, quantization->find("format_version"));
+  const Json* table = quantization->find("layers");
   require(table != nullptr && table->is(Json::Kind::object), path, ": quantization_config.layers must be an object");
   std::vector<StoredLayer> layers;
   for (const auto& [name, entry] : table->members) layers.push_back(Entry(name, entry).layer());
   return layers;
+}
+
+PlainShards read_plain_shards(const std::string& folder) {
+  const std::string path = folder + "/model.safetensors.index.json";
+  if (::access(path.c_str(), F_OK) != 0) return {{"model.safetensors"}, {}};
+  const Json json = read_object(path);
+  const Json* map = json.find("weight_map");
+  require(map != nullptr && map->is(Json::Kind::object) && !map->members.empty(), path, " has no weight_map");
+  PlainShards out;
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : map->members) {
+    const bool plain =
+        file.is(Json::Kind::string) && !file.string.empty() && file.string.find('/') == std::string::npos;
+    require(plain, path, ": tensor '", tensor, "' has no file name");
+    out.tensors.push_back(tensor);
+    names.insert(file.string);
+  }
+  out.names.assign(names.begin(), names.end());
+  return out;
 }
 
 }  // namespace sparlow::io

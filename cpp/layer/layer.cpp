@@ -22,7 +22,9 @@ LinearShape linear_shape(const LayerShape& shape) {
     fail(ErrorCode::unavailable, "a GPU runs packed layers of format nm24 in bfloat16 or float16, not ",
          name_of(shape.format), shape.dtype == DType::f32 ? " in float32" : "",
          "; compress to 2:4, or run this layer on device 'cpu'");
-  return {shape.d_out, shape.d_in, shape.rank, shape.dtype};
+  LinearShape out;
+  out.d_out = shape.d_out, out.d_in = shape.d_in, out.rank = shape.rank, out.dtype = shape.dtype;
+  return out;
 }
 
 // Device memory of so many bytes is a matrix of floats: what the seam allocates.
@@ -49,16 +51,17 @@ class DeviceLayer final : public Layer {
     Matrix v = to_device(*backend_, tensors.v, shape.rank * shape.d_in * kSize);
     if (tensors.bias != nullptr) bias_ = to_device(*backend_, tensors.bias, shape.d_out * kSize);
     packed_ = device_bytes(*backend_, ops_->packed_bytes(linear_));
-    const LinearTensors from{values.view().data, reinterpret_cast<std::uint8_t*>(meta.view().data), u.view().data,
-                             v.view().data};
-    ops_->pack(linear_, from, packed_.view().data, stream);
+    LinearTensors from;
+    from.values = values.view().data, from.meta = reinterpret_cast<std::uint8_t*>(meta.view().data);
+    from.u = u.view().data, from.v = v.view().data;
+    ops_->pack(linear_, 0, linear_.rank, from, packed_.view().data, stream);
     backend_->wait();
   }
 
  protected:
   std::int64_t do_workspace_bytes(Index) const override { return 0; }
   void do_forward(const void* x, void* y, Index tokens, void*, LinearOps::Stream stream) const override {
-    ops_->forward(linear_, packed_.view().data, bias_.view().data, x, y, tokens, stream);
+    ops_->forward(linear_, LinearOps::kAllParts, packed_.view().data, bias_.view().data, x, y, tokens, stream);
   }
 
  private:

@@ -1,7 +1,7 @@
 #include "sparlow/plugin.hpp"
 
 #include "backend/cuda_backend.hpp"
-#include "formats/nm24_linear.hpp"
+#include "formats/linear.hpp"
 
 extern "C" {
 
@@ -12,6 +12,6 @@ __attribute__((visibility("default"))) sparlow::Backend* sparlow_cuda_make_backe
 }
 
 __attribute__((visibility("default"))) sparlow::LinearOps* sparlow_cuda_make_linear_ops(int device) {
-  return new sparlow::cuda::Nm24Linear(device);
+  return new sparlow::cuda::CudaLinear(device);
 }
 }

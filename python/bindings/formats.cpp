@@ -1,5 +1,7 @@
 // Packing and unpacking by address. Shapes are checked by sparlow.native, which knows the tensors.
+#include <algorithm>
 #include <array>
+#include <vector>
 
 #include "bindings.hpp"
 #include "sparlow/checkpoint.hpp"
@@ -18,46 +20,65 @@ void* out(Address address) { return reinterpret_cast<void*>(address); }
 const std::uint8_t* bytes_in(Address address) { return reinterpret_cast<const std::uint8_t*>(address); }
 std::uint8_t* bytes_out(Address address) { return reinterpret_cast<std::uint8_t*>(address); }
 
-LinearShape shape_of(Index d_out, Index d_in, Index rank, const std::string& dtype) {
-  return {d_out, d_in, rank, parse_dtype(dtype)};
-}
-
-LinearTensors tensors_of(Address values, Address meta, Address u, Address v) {
-  return {out(values), bytes_out(meta), out(u), out(v)};
-}
-
-void register_linear(py::module_& module) {
-  py::class_<LinearShape>(module, "LinearShape")
-      .def(py::init(&shape_of), py::arg("d_out"), py::arg("d_in"), py::arg("rank"), py::arg("dtype"));
-  py::class_<LinearTensors>(module, "LinearTensors")
-      .def(py::init(&tensors_of), py::arg("values"), py::arg("meta"), py::arg("u"), py::arg("v"));
-  py::class_<LinearOps>(module, "LinearOps")
-      .def("packed_bytes", &LinearOps::packed_bytes)
-      .def(
-          "pack",
-          [](const LinearOps& ops, const LinearShape& shape, const LinearTensors& from, Address packed,
-             LinearOps::Stream stream) { ops.pack(shape, from, out(packed), stream); },
-          Release())
-      .def(
-          "unpack",
-          [](const LinearOps& ops, const LinearShape& shape, Address packed, const LinearTensors& to,
-             LinearOps::Stream stream) { ops.unpack(shape, in(packed), to, stream); },
-          Release())
-      .def(
-          "forward",
-          [](LinearOps& ops, const LinearShape& shape, Address packed, Address bias, Address x, Address y, Index tokens,
-             LinearOps::Stream stream) { ops.forward(shape, in(packed), in(bias), in(x), out(y), tokens, stream); },
-          Release())
-      .def("kernel", [](const LinearOps& ops, const LinearShape& shape, Index tokens) {
-        return std::string(ops.kernel(shape, tokens));
-      });
-  module.def("make_linear_ops", &make_linear_ops, py::arg("device"), Release());
-}
-
 Format format_of(const std::string& name) {
   for (const Format format : {Format::nm24, Format::bitmap, Format::dense})
     if (name == name_of(format)) return format;
   fail(ErrorCode::invalid_argument, "unknown format '", name, "'");
+}
+
+// rows: of the parts of a stack, whose sum d_out is; empty for a layer of its own.
+LinearShape linear_shape(Index d_out, Index d_in, Index rank, const std::string& dtype, const std::string& format,
+                         Index stored, Index sign_rank, const std::vector<Index>& rows) {
+  LinearShape shape;
+  shape.d_out = d_out, shape.d_in = d_in, shape.rank = rank, shape.dtype = parse_dtype(dtype);
+  shape.format = format_of(format), shape.stored = stored, shape.sign_rank = sign_rank;
+  require(rows.size() <= shape.rows.size(), "a stack has at most ", shape.rows.size(), " parts, got ", rows.size());
+  shape.parts = rows.empty() ? 1 : static_cast<int>(rows.size());
+  std::copy(rows.begin(), rows.end(), shape.rows.begin());
+  return shape;
+}
+
+LinearTensors linear_tensors(const std::array<Address, 7>& addresses) {
+  const auto [values, meta, u, v, sign_bits, sign_u, sign_v] = addresses;
+  return {out(values), bytes_out(meta), out(u), out(v), bytes_out(sign_bits), out(sign_u), out(sign_v)};
+}
+
+void register_linear(py::module_& module) {
+  py::class_<LinearShape>(module, "LinearShape")
+      .def(py::init(&linear_shape), py::arg("d_out"), py::arg("d_in"), py::arg("rank"), py::arg("dtype"),
+           py::arg("format") = "nm24", py::arg("stored") = 0, py::arg("sign_rank") = 0,
+           py::arg("rows") = std::vector<Index>());
+  py::class_<LinearTensors>(module, "LinearTensors").def(py::init(&linear_tensors), py::arg("addresses"));
+  py::class_<LinearOps>(module, "LinearOps")
+      .def("packed_bytes", &LinearOps::packed_bytes)
+      .def(
+          "pack",
+          [](const LinearOps& ops, const LinearShape& shape, int part, Index rank, const LinearTensors& from,
+             Address packed, LinearOps::Stream stream) { ops.pack(shape, part, rank, from, out(packed), stream); },
+          Release())
+      .def(
+          "unpack",
+          [](const LinearOps& ops, const LinearShape& shape, int part, Address packed, const LinearTensors& to,
+             LinearOps::Stream stream) { ops.unpack(shape, part, in(packed), to, stream); },
+          Release())
+      .def(
+          "forward",
+          [](LinearOps& ops, const LinearShape& shape, int part, Address packed, Address bias, Address x, Address y,
+             Index tokens, LinearOps::Stream stream) {
+            ops.forward(shape, part, in(packed), in(bias), in(x), out(y), tokens, stream);
+          },
+          Release())
+      .def(
+          "expand",
+          [](const LinearOps& ops, const LinearShape& shape, Address packed, Address w, LinearOps::Stream stream) {
+            ops.expand(shape, in(packed), out(w), stream);
+          },
+          Release())
+      .def("most_tokens", &LinearOps::most_tokens)
+      .def("kernel", [](const LinearOps& ops, const LinearShape& shape, Index tokens) {
+        return std::string(ops.kernel(shape, tokens));
+      });
+  module.def("make_linear_ops", &make_linear_ops, py::arg("device"), Release());
 }
 
 DType dtype_of(const std::string& name) {

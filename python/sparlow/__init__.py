@@ -24,6 +24,7 @@ from sparlow.solve import (
     parse_pattern,
     relative_loss,
 )
+from sparlow.stacks import stack, unstack
 
 __all__ = [
     "Compressed",
@@ -50,4 +51,6 @@ __all__ = [
     "relative_loss",
     "robust_pca",
     "save",
+    "stack",
+    "unstack",
 ]

@@ -24,6 +24,7 @@ from .models import describe_non_finite, replace_module
 from .recipe import Recipe
 from .records import LayerRecord, MatchingRecord, Plan, Progress, Silent
 from .solve import backend_for
+from .stacks import stack
 from .stream import Stream
 from .traversal import traverse
 
@@ -179,3 +180,4 @@ def _finish(model: PreTrainedModel, recipe: Recipe) -> None:
         parameter.data = values
     model.config.dtype = dtype
     hf.attach(model, recipe.published())
+    stack(model)

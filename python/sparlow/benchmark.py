@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparlow import host, packed
+from sparlow import formats, host, packed
 from sparlow.layers import SparseLowRankLinear
 from sparlow.spec import LayerSpec
 
@@ -45,22 +45,41 @@ class Timing:
 
 
 def random_layer(
-    d_out: int, d_in: int, rank: int, dtype: torch.dtype, device: torch.device | str
+    d_out: int,
+    d_in: int,
+    rank: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    format: str = "nm24",
+    sign_rank: int = 0,
 ) -> SparseLowRankLinear:
-    """A 2:4 + low-rank layer of random numbers without bias, in evaluation mode, made on `device`."""
-    layer = SparseLowRankLinear(LayerSpec("nm24", "2:4", rank, d_out, d_in), False, dtype, device)
-    bytes_of_groups = [low | high << 4 for low in _LEGAL for high in _LEGAL]
-    table = torch.tensor(bytes_of_groups, dtype=torch.uint8, device=device)
+    """A layer of random numbers without bias, in evaluation mode, made on `device`; a bitmap keeps half."""
+    meta = _random_meta(format, d_out, d_in, device)
+    nnz = int(formats.bitmap_mask(meta, d_in).sum()) if format == "bitmap" else None
+    pattern = "2:4" if format == "nm24" else "0.5@matrix"
+    spec = LayerSpec(format, pattern, rank, d_out, d_in, nnz, sign_rank)
+    layer = SparseLowRankLinear(spec, False, dtype, device)
     with torch.no_grad():
         assert layer.weight_meta is not None
-        layer.weight_meta.copy_(table[torch.randint(len(table), layer.weight_meta.shape, device=device)])
-        if d_in % 8:
-            layer.weight_meta[:, -1] &= 15
+        layer.weight_meta.copy_(meta)
         layer.weight_packed.normal_(std=d_in**-0.5)
         layer.low_rank_u.normal_()
         layer.low_rank_v.normal_(std=0.3 * (max(rank, 1) * d_in) ** -0.5)
+        if sign_rank:
+            layer.sign_bits.copy_(_random_meta("bitmap", d_out, d_in, device))
+            layer.sign_u.normal_()
+            layer.sign_v.normal_(std=0.3 * (sign_rank * d_in) ** -0.5)
     layer.eval()
     return layer
+
+
+def _random_meta(format: str, d_out: int, d_in: int, device: torch.device | str) -> Tensor:
+    legal = [low | high << 4 for low in _LEGAL for high in _LEGAL] if format == "nm24" else range(256)
+    table = torch.tensor(list(legal), dtype=torch.uint8, device=device)
+    meta = table[torch.randint(len(table), (d_out, (d_in + 7) // 8), device=device)]
+    if d_in % 8:
+        meta[:, -1] &= (1 << d_in % 8) - 1
+    return meta
 
 
 def copies_of(d_out: int, d_in: int, dtype: torch.dtype, device: torch.device) -> int:
@@ -100,10 +119,20 @@ def _compare(layers: Sequence[SparseLowRankLinear], dense: Sequence[Tensor], tok
 
     def run_compressed() -> None:
         for layer in layers:
-            layer(inputs[layer.in_features])
+            _run_as_in_a_model(layer, inputs[layer.in_features])
 
     kernels = tuple(sorted({kernel_of(layer, tokens) for layer in layers}))
     return Timing(tokens, microseconds(run_dense, weight.device), microseconds(run_compressed, weight.device), kernels)
+
+
+def _run_as_in_a_model(layer: SparseLowRankLinear, x: Tensor) -> None:
+    """Layers of a stack follow one another: the first starts what the module around them would start."""
+    stack = layer.stack
+    if stack is not None and layer is stack.members[0]:
+        stack.enter()
+    layer(x)
+    if stack is not None and layer is stack.members[-1]:
+        stack.leave()
 
 
 def kernel_of(layer: SparseLowRankLinear, tokens: int) -> str:
@@ -113,7 +142,8 @@ def kernel_of(layer: SparseLowRankLinear, tokens: int) -> str:
         return "rows" if tokens <= host.most_tokens(spec.d_out, spec.d_in, layer.weight.dtype) else "unpack + dense"
     if not layer.is_packed:
         return "unpack + dense"
-    return packed.kernel_name(spec.d_out, spec.d_in, spec.rank, layer.weight.dtype, tokens, layer.weight.device)
+    shape = packed.Shape.of(spec) if layer.stack is None else layer.stack.shape
+    return packed.kernel_name(shape, layer.weight.dtype, tokens, layer.weight.device)
 
 
 def why_not_packed(layer: SparseLowRankLinear) -> str | None:
@@ -121,11 +151,7 @@ def why_not_packed(layer: SparseLowRankLinear) -> str | None:
     on_host = layer.format != "dense" and layer.weight.device.type == "cpu" and layer.sign_rank == 0
     if layer.is_packed or on_host:
         return None
-    if layer.format != "nm24":
-        return f"format {layer.format} has no kernel yet"
-    if layer.weight.dtype not in packed.DTYPES:
-        return f"kernels compute in bfloat16 and float16, not in {layer.weight.dtype}"
-    return packed.why_not(layer.weight.device)
+    return layer.why_not_packed()
 
 
 def microseconds(run: Callable[[], object], device: torch.device, replays: int = _REPLAYS) -> float:
@@ -161,6 +187,27 @@ def _graph_time(run: Callable[[], object], device: torch.device, replays: int) -
             if i >= 3:
                 times.append(start.elapsed_time(stop))
     return 1e3 * statistics.median(times)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Bytes on a GPU while a model was loaded: the most there were, what stayed, and the same model dense."""
+
+    peak_bytes: int
+    held_bytes: int
+    dense_bytes: int
+
+
+def measure_loading(load: Callable[[], nn.Module], device: torch.device) -> tuple[nn.Module, Loading]:
+    """Load a model onto a GPU where nothing else is allocated meanwhile."""
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    model = load()
+    torch.cuda.synchronize(device)
+    peak, held = torch.cuda.max_memory_allocated(device) - before, torch.cuda.memory_allocated(device) - before
+    packed_bytes, dense_bytes = weight_bytes(model)
+    return model, Loading(peak, held, held - packed_bytes + dense_bytes)
 
 
 def weight_bytes(model: nn.Module) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from sparlow.atomic import new_folder
 from sparlow.inspect import inspect_unfinished
 from sparlow.manifest import MANIFEST_NAME, Manifest, ShardRecord, read_manifest
 from sparlow.shards import write_shard
+from sparlow.stacks import unstack
 from sparlow.state import split_shards, stored_config, stored_tensors
 from sparlow.verify import INDEX_NAME, SINGLE_SHARD, check_folder
 
@@ -79,12 +80,14 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     verify: bool = True,
+    stacked: bool = True,
 ) -> PreTrainedModel:
     """Load a checkpoint folder; the model is in evaluation mode.
 
     dtype   of values and factors; default: as stored
     verify  also compare the sha256 of every shard, which reads them once more: about a second per gigabyte.
             Without it names, shapes, types, sizes and stored positions are still checked.
+    stacked  on a GPU, layers that read the same input run as one (`sparlow.stacks`); `sparlow.unstack` undoes it
 
     Raises FileNotFoundError without the folder; ValueError, naming file or tensor, for a folder that is
     unfinished, truncated, altered, or of a newer format version.
@@ -97,6 +100,8 @@ def load(
     if problems:
         raise ValueError(f"{path} does not fit its own config: {'; '.join(problems)}")
     model.sparlow_info = read_info(Path(path))
+    if not stacked:
+        unstack(model)
     placed: PreTrainedModel = model.to(device)
     return placed
 

@@ -28,6 +28,7 @@ from sparlow._core import __version__
 from sparlow.layers import SparseLowRankLinear
 from sparlow.manifest import FORMAT_VERSION, check_format_version
 from sparlow.spec import LayerSpec
+from sparlow.stacks import stack, unstack
 from sparlow.verify import check_layers, layer_table, read_headers
 
 METHOD = "sparlow"
@@ -83,16 +84,21 @@ class SparlowQuantizer(HfQuantizer):
         swap_modules(model, layers)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
-        for name, module in compressed_modules(model).items():
+        modules = compressed_modules(model)
+        for name, module in modules.items():
             # Loading replaces parameters and makes every floating-point one trainable.
             module.weight_packed.requires_grad_(False)
             if module.weight_packed.device.type != "meta":
                 module.check_meta(name)
+        stack(model)
+        for module in modules.values():
+            if module.weight_packed.device.type != "meta":
                 module.settle()
 
     def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
         with torch.device("meta"):
             original = type(model)(model.config)
+        unstack(model)
         for name, module in compressed_modules(model).items():
             dense = _dense_module(module, original.get_submodule(name), dtype or model.dtype)
             model.set_submodule(name, dense)

@@ -20,6 +20,7 @@ from sparlow.spec import LayerSpec
 from sparlow.verify import Folder, read_folder
 
 DENSE_BYTES = 2  # per weight in bfloat16
+MOST_SIGN_RANKS = 4  # of a signed term that the kernels run packed
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,15 @@ class LayerBytes:
         """Stored bytes over dense bytes; below 1 is smaller."""
         return self.stored_bytes / self.dense_bytes
 
+    @property
+    def runs_on_gpu(self) -> str:
+        """How a GPU with kernels runs the layer in bfloat16 or float16: packed, few tokens packed, or expanded."""
+        if self.spec.format == "dense" or self.spec.d_in % 4 or self.spec.sign_rank > MOST_SIGN_RANKS:
+            return "expanded to dense"
+        if self.spec.format == "nm24" and self.spec.sign_rank == 0:
+            return "packed"
+        return "packed up to some tens of tokens, else expanded to dense"
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -58,7 +68,7 @@ class Inspection:
     tensor_bytes / dense_tensor_bytes  all tensors as stored / of the same model in bfloat16
     token_bytes / dense_token_bytes    weights that decoding one token reads, packed / in bfloat16: every
         tensor (of a mixture, every expert) but embedding tables, which give one row each, unless a tied head
-        reads them whole. Today's forward unpacks to dense: a kernel for the packed form would read this.
+        reads them whole. It is what a layer that `runs_on_gpu` packed reads.
     """
 
     path: Path

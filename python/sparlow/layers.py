@@ -1,28 +1,27 @@
 """The compressed linear layer: y = x Sᵀ + (x Vᵀ) Uᵀ + x Tᵀ + bias, with S stored packed and T, if any, signed.
 
-In evaluation mode on a GPU, 2:4 layers in bfloat16 or float16 are packed: one buffer in the layout of the kernels takes
-the place of the checkpoint's tensors, which a state dict gives back bit for bit. On the CPU, without gradients, layers
-run from the checkpoint's tensors as they are (`sparlow.host`). Every other layer unpacks S to dense before it
-multiplies, so that it is small on disk and in the state dict, and as large as a dense one while it runs.
+In evaluation mode on a GPU, layers in bfloat16 or float16 are packed (`sparlow.packable`): one buffer in the layout of
+the kernels takes the place of the checkpoint's tensors, which a state dict gives back bit for bit. On the CPU, without
+gradients, layers run from the checkpoint's tensors as they are (`sparlow.host`). Every other layer unpacks S to dense
+before it multiplies, so that it is small on disk and in the state dict, and as large as a dense one while it runs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparlow import formats, host, ops, packed
+from sparlow import formats, host, ops
 from sparlow.decomposition import Signed
 from sparlow.layer_terms import check_shapes, rounded
+from sparlow.packable import Packable
 from sparlow.signed import check_signs, dense_signed, pack_signs
 from sparlow.spec import LayerSpec
 
-_STORED = ("weight_packed", "weight_meta", "low_rank_u", "low_rank_v")  # the order of `packed.pack`
+_STORED = ("weight_packed", "weight_meta", "low_rank_u", "low_rank_v")  # the order of `host_linear`
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
@@ -33,7 +32,7 @@ def _parameter(name: str, tensor: Tensor) -> nn.Parameter:
     return _frozen(tensor) if name.startswith("weight") else nn.Parameter(tensor)
 
 
-class SparseLowRankLinear(nn.Linear):
+class SparseLowRankLinear(Packable):
     """W [d_out, d_in] ~ S + U V; a subclass of `nn.Linear` with a `weight`, so that adapters attach.
 
     Parameters, names as in the state dict: `weight_packed` and `weight_meta` (layouts in `sparlow.formats`;
@@ -41,13 +40,10 @@ class SparseLowRankLinear(nn.Linear):
     but the uint8 meta share one floating-point dtype. Rank 0 keeps the two factors, with no elements. A signed
     term T adds `sign_bits` uint8, `sign_u` [d_out, sign rank] and `sign_v` [sign rank, d_in]; see `sparlow.signed`.
 
-    While `is_packed`, `weight_packed` is the kernels' buffer and the others are empty; `train()`, `state_dict()` and
-    moving the layer bring them back. A packed layer has no backward pass.
+    A packed layer has no backward pass.
 
     `merge_and_unload` of an adapter into this layer is not possible: packed weights have another shape.
     """
-
-    is_packed = False
 
     weight_packed: nn.Parameter
     weight_meta: nn.Parameter | None
@@ -149,10 +145,8 @@ class SparseLowRankLinear(nn.Linear):
         return values * self.weight_packed.element_size() + meta
 
     def stored(self) -> dict[str, Tensor]:
-        """The tensors of S, U and V in the checkpoint, by name: the parameters, or what unpacking makes of them."""
-        if self.is_packed:
-            return self._unpacked()
-        return {name: getattr(self, name) for name in _STORED if getattr(self, name) is not None}
+        """All tensors of the weights as in the checkpoint, by name."""
+        return self.checkpoint_tensors()
 
     def sparse_dense(self) -> Tensor:
         """S [d_out, d_in] in the stored dtype."""
@@ -162,78 +156,20 @@ class SparseLowRankLinear(nn.Linear):
         """The sum of all terms [d_out, d_in] in float32."""
         stored = self.stored()
         w = _sparse_dense(self.spec, stored).float() + stored["low_rank_u"].float() @ stored["low_rank_v"].float()
-        return w + self.signed_dense() if self.spec.sign_rank else w
+        return w + _signed_dense(stored) if self.spec.sign_rank else w
 
     def signed_dense(self) -> Tensor:
         """The signed term [d_out, d_in] in float32; only for layers that have one."""
-        return dense_signed(self.sign_bits, self.sign_u, self.sign_v)
+        return _signed_dense(self.stored())
 
     def check_meta(self, name: str) -> None:
         """Raise ValueError naming the layer if `weight_meta` or `sign_bits` is not legal."""
+        stored = self.stored()
         if self.spec.sign_rank:
-            check_signs(self.sign_bits, self.spec.d_in, name)
-        meta = self.stored().get("weight_meta")
+            check_signs(stored["sign_bits"], self.spec.d_in, name)
+        meta = stored.get("weight_meta")
         if meta is not None:
             formats.check_meta(self.spec.format, meta, self.spec.d_in, self.spec.nnz, name)
-
-    def settle(self) -> None:
-        """Pack in evaluation mode where a kernel can run the layer; unpack in training mode."""
-        if self.training:
-            self.unpack()
-        elif not self.is_packed and self.can_pack():
-            stored = self.stored()
-            with torch.inference_mode(False), torch.no_grad():
-                buffer = packed.pack(*(stored[name].detach() for name in _STORED))
-            for name in _STORED:
-                parameter = getattr(self, name)
-                parameter.data = buffer if name == "weight_packed" else parameter.data.new_empty(0)
-            self.is_packed = True
-
-    def can_pack(self) -> bool:
-        """Whether this device has a kernel for this layer."""
-        weight = self.weight_packed
-        return (
-            self.spec.format == "nm24"
-            and self.spec.sign_rank == 0
-            and weight.dtype in packed.DTYPES
-            and weight.device.type == "cuda"
-            and packed.why_not(weight.device) is None
-        )
-
-    def unpack(self) -> None:
-        """Bring the checkpoint's tensors back into the parameters, which stay the same objects."""
-        if self.is_packed:
-            for name, tensor in self._unpacked().items():
-                getattr(self, name).data = tensor
-            self.is_packed = False
-
-    def _unpacked(self) -> dict[str, Tensor]:
-        spec = self.spec
-        with torch.inference_mode(False), torch.no_grad():
-            tensors = packed.unpack(self.weight_packed.detach(), spec.d_out, spec.d_in, spec.rank)
-        return dict(zip(_STORED, tensors, strict=True))
-
-    def train(self, mode: bool = True) -> SparseLowRankLinear:
-        """Set the mode; `settle` follows."""
-        super().train(mode)
-        self.settle()
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLowRankLinear:
-        self.unpack()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.settle()
-        return self
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.is_packed:
-            destination |= {prefix + name: tensor for name, tensor in self._unpacked().items()}
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self.unpack()
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self.settle()
 
     def forward(self, input: Tensor) -> Tensor:
         """x [..., d_in] -> y [..., d_out] in the dtype of x. The gradient reaches all but S, if not packed."""
@@ -242,12 +178,12 @@ class SparseLowRankLinear(nn.Linear):
         return self._forward_stored(input, self.stored())
 
     def _forward_packed(self, input: Tensor) -> Tensor:
+        x = input
         if torch.is_autocast_enabled(input.device.type):
-            input = input.to(torch.get_autocast_dtype(input.device.type))
-        if input.dtype != self.weight_packed.dtype:
-            return self._forward_stored(input, self._unpacked())
-        y: Tensor = packed.nm24_linear(input, self.weight_packed, self.bias, self.spec.d_out, self.spec.rank)
-        return y
+            x = input.to(torch.get_autocast_dtype(input.device.type))
+        if x.dtype != self.weight_packed.dtype:
+            return self._forward_stored(x, self.stored())
+        return self.run_packed(x, input)
 
     def _forward_stored(self, input: Tensor, stored: dict[str, Tensor]) -> Tensor:
         if self.weight_packed.requires_grad and torch.is_grad_enabled() and self.spec.format != "dense":
@@ -259,7 +195,7 @@ class SparseLowRankLinear(nn.Linear):
         bias = None if self.bias is None else self.bias.to(input.dtype)
         y = functional.linear(input, _sparse_dense(self.spec, stored).to(input.dtype), bias)
         if self.spec.sign_rank:
-            y = y + functional.linear(input, self.signed_dense().to(input.dtype))
+            y = y + functional.linear(input, _signed_dense(stored).to(input.dtype))
         if self.spec.rank == 0:
             return y
         inner = functional.linear(input, stored["low_rank_v"].to(input.dtype))
@@ -278,6 +214,10 @@ class SparseLowRankLinear(nn.Linear):
             f"pattern={self.pattern}, rank={self.rank}, bias={self.bias is not None}"
             + (f", sign_rank={self.sign_rank}" if self.sign_rank else "")
         )
+
+
+def _signed_dense(stored: dict[str, Tensor]) -> Tensor:
+    return dense_signed(stored["sign_bits"], stored["sign_u"], stored["sign_v"])
 
 
 def _sparse_dense(spec: LayerSpec, stored: dict[str, Tensor]) -> Tensor:

@@ -1,20 +1,51 @@
-"""Layers in the layout of a GPU's kernels: packing, exact unpacking and the operator `sparlow::nm24_linear`.
+"""Layers in the layout of a GPU's kernels: packing, exact unpacking and running them by address.
 
-One buffer holds S, U and V of a layer as `sparlow._core.LinearOps` lays them out; here it is a 1-D tensor of the
-layer's own dtype. Importing this module registers the operator.
+One buffer holds all terms of a layer as `sparlow._core.LinearOps` lays them out; here it is a 1-D tensor of the layer's
+own dtype. Up to four 2:4 layers that read the same x may share a buffer: the parts of a stack. `packed_ops` has the
+torch operators.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sparlow import _core
+from sparlow.spec import LayerSpec
 
 DTYPES = (torch.bfloat16, torch.float16)
+NAMES = ("weight_packed", "weight_meta", "low_rank_u", "low_rank_v", "sign_bits", "sign_u", "sign_v")
+ALL_PARTS = -1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What kernels need to know of a layer. rows: of the parts of a stack, empty for a layer of its own."""
+
+    format: str
+    d_out: int
+    d_in: int
+    rank: int
+    stored: int = 0
+    sign_rank: int = 0
+    rows: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, spec: LayerSpec) -> Shape:
+        return cls(spec.format, spec.d_out, spec.d_in, spec.rank, spec.nnz or 0, spec.sign_rank)
+
+    def native(self, dtype: torch.dtype) -> _core.LinearShape:
+        return _native(self, str(dtype).removeprefix("torch."))
+
+
+@functools.lru_cache(maxsize=4096)
+def _native(shape: Shape, dtype: str) -> _core.LinearShape:
+    sizes = (shape.d_out, shape.d_in, shape.rank, dtype)
+    return _core.LinearShape(*sizes, shape.format, shape.stored, shape.sign_rank, shape.rows)
 
 
 @functools.cache
@@ -25,7 +56,8 @@ def _ops(index: int) -> _core.LinearOps | str:
         return str(error)
 
 
-def _ops_of(device: torch.device) -> _core.LinearOps:
+def ops_of(device: torch.device) -> _core.LinearOps:
+    """The kernels of a device. RuntimeError where layers cannot run packed."""
     reason = why_not(device)
     if reason is not None:
         raise RuntimeError(f"a layer packed for a GPU cannot be used here: {reason}")
@@ -46,97 +78,58 @@ def why_not(device: torch.device) -> str | None:
     return found if isinstance(found, str) else None
 
 
-@functools.lru_cache(maxsize=4096)
-def _shape(d_out: int, d_in: int, rank: int, dtype: torch.dtype) -> _core.LinearShape:
-    return _core.LinearShape(d_out, d_in, rank, str(dtype).removeprefix("torch."))
-
-
-def kernel_name(d_out: int, d_in: int, rank: int, dtype: torch.dtype, tokens: int, device: torch.device) -> str:
-    """Which kernel runs such a layer for so many tokens. RuntimeError where none does."""
-    return _ops_of(device).kernel(_shape(d_out, d_in, rank, dtype), tokens)
-
-
-def _stream(device: torch.device) -> int:
+def stream_of(device: torch.device) -> int:
+    """The native handle of torch's current stream."""
     return int(torch.cuda.current_stream(device).cuda_stream)
 
 
-def _tensors(values: Tensor, meta: Tensor, u: Tensor, v: Tensor) -> _core.LinearTensors:
-    return _core.LinearTensors(values.data_ptr(), meta.data_ptr(), u.data_ptr(), v.data_ptr())
+def kernel_name(shape: Shape, dtype: torch.dtype, tokens: int, device: torch.device) -> str:
+    """Which kernel runs such a layer for so many tokens. RuntimeError where none does."""
+    return ops_of(device).kernel(shape.native(dtype), tokens)
 
 
-def pack(values: Tensor, meta: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Checkpoint tensors on a GPU (layouts in `sparlow.formats`; u [d_out, rank], v [rank, d_in]) -> one buffer."""
-    values, meta, u, v = (t.contiguous() for t in (values, meta, u, v))
-    ops, shape = _ops_of(values.device), _shape(u.shape[0], v.shape[1], u.shape[1], values.dtype)
-    packed = values.new_empty(ops.packed_bytes(shape) // values.element_size())
-    ops.pack(shape, _tensors(values, meta, u, v), packed.data_ptr(), _stream(values.device))
-    return packed
+def new_buffer(shape: Shape, like: Tensor) -> Tensor:
+    """An empty packed buffer of the dtype and on the device of `like`."""
+    bytes = ops_of(like.device).packed_bytes(shape.native(like.dtype))
+    return like.new_empty(bytes // like.element_size())
 
 
-def unpack(packed: Tensor, d_out: int, d_in: int, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The exact inverse of `pack`: (values, meta, u, v)."""
-    ops, shape = _ops_of(packed.device), _shape(d_out, d_in, rank, packed.dtype)
-    _check_packed(ops, shape, packed)
-    values, u, v = packed.new_empty(d_out, d_in // 2), packed.new_empty(d_out, rank), packed.new_empty(rank, d_in)
-    meta = torch.empty(d_out, (d_in + 7) // 8, dtype=torch.uint8, device=packed.device)
-    ops.unpack(shape, packed.data_ptr(), _tensors(values, meta, u, v), _stream(packed.device))
-    return values, meta, u, v
+def pack(shape: Shape, part: int, tensors: Mapping[str, Tensor], buffer: Tensor) -> None:
+    """The checkpoint's tensors of a part (layouts in `sparlow.formats`), by name, into its place in the buffer."""
+    given = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    rank = given["low_rank_u"].shape[1]
+    native = shape.native(buffer.dtype)
+    ops_of(buffer.device).pack(native, part, rank, _addresses(given), buffer.data_ptr(), stream_of(buffer.device))
 
 
-def _check_packed(ops: _core.LinearOps, shape: _core.LinearShape, packed: Tensor) -> None:
-    bytes_found, bytes_wanted = packed.numel() * packed.element_size(), ops.packed_bytes(shape)
-    if bytes_found != bytes_wanted or not packed.is_contiguous():
-        raise ValueError(f"the packed buffer of this layer has {bytes_wanted} bytes in a row, got {bytes_found}")
+def unpack(shape: Shape, part: int, buffer: Tensor, names: Sequence[str] = NAMES) -> dict[str, Tensor]:
+    """The exact inverse of `pack`; factors have the rank of the shape. names: of the tensors that are wanted."""
+    check_buffer(shape, buffer)
+    rows = shape.rows[part] if shape.rows else shape.d_out
+    values = (shape.stored,) if shape.format == "bitmap" else (rows, shape.d_in // 2)
+    bits = (rows, (shape.d_in + 7) // 8)
+    sizes = {"weight_packed": values, "weight_meta": bits, "low_rank_u": (rows, shape.rank)}
+    sizes["low_rank_v"] = (shape.rank, shape.d_in)
+    if shape.sign_rank:
+        sizes |= {"sign_bits": bits, "sign_u": (rows, shape.sign_rank), "sign_v": (shape.sign_rank, shape.d_in)}
+    bytes_ = ("weight_meta", "sign_bits")
+    found = {
+        name: torch.empty(size, dtype=torch.uint8 if name in bytes_ else buffer.dtype, device=buffer.device)
+        for name, size in sizes.items()
+        if name in names
+    }
+    native = shape.native(buffer.dtype)
+    ops_of(buffer.device).unpack(native, part, buffer.data_ptr(), _addresses(found), stream_of(buffer.device))
+    return found
 
 
-def _check(x: Tensor, packed: Tensor, bias: Tensor | None, d_out: int) -> None:
-    if x.dtype != packed.dtype or x.device != packed.device:
-        raise ValueError(f"x is {x.dtype} on {x.device}, the packed layer {packed.dtype} on {packed.device}")
-    if bias is not None and (bias.shape != (d_out,) or bias.dtype != x.dtype or bias.device != x.device):
-        raise ValueError(
-            f"bias must be {x.dtype} [{d_out}] on {x.device}, got {bias.dtype} {list(bias.shape)} on {bias.device}"
-        )
+def _addresses(tensors: Mapping[str, Tensor]) -> _core.LinearTensors:
+    return _core.LinearTensors([tensors[name].data_ptr() if name in tensors else 0 for name in NAMES])
 
 
-def _linear(x: Tensor, packed: Tensor, bias: Tensor | None, d_out: int, rank: int) -> Tensor:
-    _check(x, packed, bias, d_out)
-    d_in = x.shape[-1]
-    ops, shape = _ops_of(x.device), _shape(d_out, d_in, rank, x.dtype)
-    _check_packed(ops, shape, packed)
-    x = x.contiguous()
-    if x.data_ptr() % 8:
-        x = x.clone()
-    bias = None if bias is None else bias.contiguous()
-    y = x.new_empty(*x.shape[:-1], d_out)
-    tokens = x.numel() // d_in
-    address = 0 if bias is None else bias.data_ptr()
-    ops.forward(shape, packed.data_ptr(), address, x.data_ptr(), y.data_ptr(), tokens, _stream(x.device))
-    return y
-
-
-def _fake(x: Tensor, packed: Tensor, bias: Tensor | None, d_out: int, rank: int) -> Tensor:
-    del packed, bias, rank
-    return x.new_empty(*x.shape[:-1], d_out)
-
-
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    del ctx, inputs, output
-
-
-def _backward(ctx: Any, grad: Tensor) -> None:
-    del ctx, grad
-    raise RuntimeError(
-        "a layer packed for inference has no backward pass; call model.train() before the forward pass, or run it "
-        "under torch.no_grad()"
-    )
-
-
-if not hasattr(torch.ops.sparlow, "nm24_linear"):
-    torch.library.define(
-        "sparlow::nm24_linear", "(Tensor x, Tensor packed, Tensor? bias, SymInt d_out, SymInt rank) -> Tensor"
-    )
-    torch.library.impl("sparlow::nm24_linear", "CUDA", _linear)
-    torch.library.register_fake("sparlow::nm24_linear", _fake)
-    torch.library.register_autograd("sparlow::nm24_linear", _backward, setup_context=_save_nothing)
-
-nm24_linear = torch.ops.sparlow.nm24_linear.default
+def check_buffer(shape: Shape, buffer: Tensor) -> None:
+    """ValueError if the buffer cannot be that of the shape."""
+    wanted = ops_of(buffer.device).packed_bytes(shape.native(buffer.dtype))
+    found = buffer.numel() * buffer.element_size()
+    if found != wanted or not buffer.is_contiguous():
+        raise ValueError(f"the packed buffer of this layer has {wanted} bytes in a row, got {found}")

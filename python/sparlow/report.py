@@ -234,9 +234,12 @@ def bench_table(rows: Iterable[Any]) -> Table:
     )
 
 
-def bench_notes(held: int, dense: int, reasons: Sequence[str]) -> str:
-    """Bytes of the weights, and why layers are not packed."""
+def bench_notes(held: int, dense: int, loading: Any, reasons: Sequence[str]) -> str:
+    """Bytes of the weights and while they were loaded (`benchmark.Loading` or None), why layers are not packed."""
     lines = [f"weights in memory: {bytes_text(held)} of {bytes_text(dense)} dense ({held / dense:.3f})"]
+    if loading is not None:
+        peak, whole = bytes_text(loading.peak_bytes), bytes_text(loading.dense_bytes)
+        lines.append(f"while loading at most {peak}, the whole model dense would be {whole}")
     return "\n".join([*lines, *(f"unpacked in every pass: {reason}" for reason in reasons)])
 
 

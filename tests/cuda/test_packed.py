@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparlow import packed
+from sparlow import packed, packed_ops
 from sparlow.layers import SparseLowRankLinear
 
 pytestmark = [
@@ -136,9 +136,10 @@ def test_training_mode_has_gradients_and_packed_layers_say_why_not() -> None:
 
 def test_formats_and_types_without_a_kernel_stay_as_they_are() -> None:
     assert not make(64, 128, 4, torch.float32).cuda().eval().is_packed
-    s = torch.randn(16, 32) * (torch.rand(16, 32) < 0.3)
+    s = torch.randn(16, 30) * (torch.rand(16, 30) < 0.3)
     layer = SparseLowRankLinear.from_decomposition(s, None, None, None, "0.5@matrix", torch.bfloat16).cuda().eval()
     assert not layer.is_packed
+    assert "d_in divisible by 4" in str(layer.why_not_packed())
     assert "cpu" in str(packed.why_not(torch.device("cpu")))
 
 
@@ -146,15 +147,15 @@ def test_operator_checks() -> None:
     layer = make(64, 128, 4).cuda().eval()
     x = torch.randn(5, 128, device="cuda").bfloat16()
     arguments = (x, layer.weight_packed.detach(), layer.bias.detach(), 64, 4)
-    torch.library.opcheck(packed.nm24_linear, arguments)
-    torch.library.opcheck(packed.nm24_linear, (x, layer.weight_packed.detach(), None, 64, 4))
+    torch.library.opcheck(packed_ops.nm24_linear, arguments)
+    torch.library.opcheck(packed_ops.nm24_linear, (x, layer.weight_packed.detach(), None, 64, 4))
     with pytest.raises(ValueError, match=r"x is torch\.float16 on cuda:0, the packed layer torch\.bfloat16"):
-        packed.nm24_linear(x.half(), *arguments[1:])
+        packed_ops.nm24_linear(x.half(), *arguments[1:])
     with pytest.raises(ValueError, match=r"bias must be torch\.bfloat16 \[64\]"):
-        packed.nm24_linear(*arguments[:2], layer.bias.detach()[:3], 64, 4)
+        packed_ops.nm24_linear(*arguments[:2], layer.bias.detach()[:3], 64, 4)
     needed = 64 * 128 * 2 * 9 // 16 + 2 * 16 * (64 + 128)  # the rank is padded to 16
     with pytest.raises(ValueError, match=f"has {needed} bytes in a row, got {needed - 2}"):
-        packed.nm24_linear(x, arguments[1][:-1], None, 64, 4)
+        packed_ops.nm24_linear(x, arguments[1][:-1], None, 64, 4)
 
 
 @torch.no_grad()

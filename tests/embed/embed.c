@@ -102,6 +102,32 @@ static void check_layer(sparlow_context* context, const sparlow_checkpoint* chec
   free(y);
 }
 
+static void check_config(const sparlow_checkpoint* checkpoint) {
+  sparlow_value value = {0};
+  value.size = sizeof value;
+  expect(
+      sparlow_checkpoint_value(checkpoint, "config.json", "/quantization_config/quant_method", &value) == SPARLOW_OK &&
+          value.kind == SPARLOW_STRING && strcmp(value.text, "sparlow") == 0,
+      "a string of config.json");
+  expect(sparlow_checkpoint_value(checkpoint, "config.json", "/no/such/place", &value) == SPARLOW_OK &&
+             value.kind == SPARLOW_ABSENT && value.text == NULL,
+         "a place that config.json does not have");
+  expect(sparlow_checkpoint_value(checkpoint, "README.md", "", &value) == SPARLOW_INVALID_ARGUMENT, "another file");
+}
+
+static void square(void* user, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) ((int64_t*)user)[i] = i * i;
+}
+
+static void check_threads(void) {
+  int64_t squares[1000], wrong = 0;
+  expect(sparlow_threads() >= 1, "the library has a thread");
+  expect(sparlow_parallel_for(1000, 64, square, squares) == SPARLOW_OK, "parallel_for");
+  for (int64_t i = 0; i < 1000; ++i) wrong += squares[i] != i * i;
+  expect(wrong == 0, "parallel_for calls every index");
+  expect(sparlow_set_threads(0) == SPARLOW_INVALID_ARGUMENT, "no threads are refused");
+}
+
 static void check_checkpoint(sparlow_context* context, const char* folder) {
   sparlow_checkpoint* checkpoint = NULL;
   sparlow_layer* layer = NULL;
@@ -115,6 +141,7 @@ static void check_checkpoint(sparlow_context* context, const char* folder) {
     expect(sparlow_checkpoint_layer(checkpoint, i, &info) == SPARLOW_OK, "describe a layer");
     check_layer(context, checkpoint, &info);
   }
+  check_config(checkpoint);
   expect(sparlow_layer_create(context, checkpoint, "nothing", &layer) == SPARLOW_INVALID_ARGUMENT, "unknown layer");
   expect(strstr(sparlow_last_error(), "no compressed layer 'nothing'") != NULL, "the error names the layer");
   sparlow_checkpoint_close(checkpoint);
@@ -156,6 +183,7 @@ int main(int argc, char** argv) {
   expect(sparlow_context_create("cpu", NULL, &context) == SPARLOW_OK, "create a context");
   check_checkpoint(context, argv[1]);
   check_decompose(context);
+  check_threads();
   sparlow_context_destroy(context);
   printf("sparlow %s: %d failures\n", sparlow_version(), failures);
   return failures != 0;

@@ -33,9 +33,10 @@ _SHARED: dict[str, Any] = {
 
 
 def tiny_model(kind: str = "llama", dtype: torch.dtype = torch.bfloat16, **extra: Any) -> PreTrainedModel:
-    """A random causal language model: llama, qwen2 (biased projections), gpt2 (Conv1D), opt or gemma."""
+    """A random causal language model: llama, mistral, qwen2 (biased projections), gpt2 (Conv1D), opt or gemma."""
     families: dict[str, tuple[str, dict[str, Any]]] = {
         "llama": ("Llama", _SHARED),
+        "mistral": ("Mistral", _SHARED | {"sliding_window": None}),
         "qwen2": ("Qwen2", _SHARED),
         "gemma": ("Gemma", _SHARED | {"head_dim": 8}),
         "opt": ("OPT", _SHARED | {"ffn_dim": 56, "word_embed_proj_dim": 32}),

@@ -121,10 +121,11 @@ class CpuLayer final : public Layer {
     run(rows(shape().format), job, shape().d_out, stored + shape().d_in / 8);
   }
 
-  // Rows in shares that are multiples of four, which is what the kernels take at a time.
+  // Rows in shares of whole cache lines of y, which threads would fight for, and multiples of four, which is what the
+  // kernels take at a time.
   static void run(cpu::Rows* rows, const RowJob& job, Index count, Index row_bytes) {
     const Index work = std::max<Index>(1, row_bytes * ((job.tokens + 3) / 4));
-    const Index grain = (std::max<Index>(1, kGrainBytes / work) + 3) / 4 * 4;
+    const Index grain = (std::max<Index>(1, kGrainBytes / work) + 31) / 32 * 32;
     const auto body = [&](Index begin, Index end) { rows(job, begin, end); };
     cpu::parallel_for(count, grain, std::ref(body));
   }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <string>
@@ -231,5 +232,7 @@ SPARLOW_API std::unique_ptr<Backend> make_cpu_backend();
 // Host threads the CPU backend uses; honours OMP_NUM_THREADS and OPENBLAS_NUM_THREADS at first use.
 SPARLOW_API int num_threads();
 SPARLOW_API void set_num_threads(int count);
+// Calls body(begin, end) from those threads on disjoint ranges of `grain` indices that cover [0, count).
+SPARLOW_API void parallel_for(Index count, Index grain, const std::function<void(Index, Index)>& body);
 
 }  // namespace sparlow

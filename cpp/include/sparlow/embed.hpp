@@ -7,6 +7,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "sparlow/sparlow.h"
 
@@ -79,6 +80,12 @@ class Checkpoint {
     check(sparlow_checkpoint_open(folder.c_str(), &handle));
     handle_.reset(handle);
   }
+  // Also a folder without compressed layers.
+  static Checkpoint model(const std::string& folder) {
+    sparlow_checkpoint* handle = nullptr;
+    check(sparlow_checkpoint_open_model(folder.c_str(), &handle));
+    return Checkpoint(handle);
+  }
   const sparlow_checkpoint* get() const { return handle_.get(); }
   std::int64_t layers() const { return sparlow_checkpoint_layers(get()); }
   std::int64_t tensors() const { return sparlow_checkpoint_tensors(get()); }
@@ -92,8 +99,20 @@ class Checkpoint {
     check(sparlow_checkpoint_find_tensor(get(), name.c_str(), &info));
     return info;
   }
+  sparlow_tensor_info tensor(std::int64_t index) const {
+    auto info = make<sparlow_tensor_info>();
+    check(sparlow_checkpoint_tensor(get(), index, &info));
+    return info;
+  }
+  // Of config.json, or of generation_config.json.
+  sparlow_value value(const std::string& pointer, const char* file = "config.json") const {
+    auto value = make<sparlow_value>();
+    check(sparlow_checkpoint_value(get(), file, pointer.c_str(), &value));
+    return value;
+  }
 
  private:
+  explicit Checkpoint(sparlow_checkpoint* handle) : handle_(handle) {}
   std::unique_ptr<sparlow_checkpoint, Deleter<sparlow_checkpoint_close>> handle_;
 };
 
@@ -102,6 +121,12 @@ class Layer {
   Layer(const Context& context, const Checkpoint& checkpoint, const std::string& name) {
     sparlow_layer* handle = nullptr;
     check(sparlow_layer_create(context.get(), checkpoint.get(), name.c_str(), &handle));
+    handle_.reset(handle);
+  }
+  // Of tensors that outlive it (on the CPU).
+  Layer(const Context& context, const sparlow_layer_info& info, const sparlow_layer_tensors& tensors) {
+    sparlow_layer* handle = nullptr;
+    check(sparlow_layer_create_from(context.get(), &info, &tensors, &handle));
     handle_.reset(handle);
   }
   sparlow_layer_info info() const {
@@ -128,5 +153,14 @@ class Layer {
  private:
   std::unique_ptr<sparlow_layer, Deleter<sparlow_layer_destroy>> handle_;
 };
+
+// body(begin, end) on ranges of `grain` indices that cover [0, count), from the threads that layers on the CPU use.
+// body must not throw.
+template <typename Body>
+void parallel_for(std::int64_t count, std::int64_t grain, Body&& body) {
+  using Plain = std::remove_reference_t<Body>;
+  const auto call = [](void* user, std::int64_t begin, std::int64_t end) { (*static_cast<Plain*>(user))(begin, end); };
+  check(sparlow_parallel_for(count, grain, call, const_cast<std::remove_const_t<Plain>*>(&body)));
+}
 
 }  // namespace sparlow::embed

@@ -13,8 +13,6 @@
 
 namespace sparlow {
 
-enum class Format { nm24, bitmap, dense };
-
 struct LayerShape {
   Format format = Format::dense;
   DType dtype = DType::bf16;  // of values, factors, bias, x and y

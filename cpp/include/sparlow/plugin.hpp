@@ -9,7 +9,7 @@
 namespace sparlow {
 
 // Changes with every change of Backend, GramFactor or LinearOps: the plugin derives from them.
-constexpr int kPluginAbi = 5;
+constexpr int kPluginAbi = 6;
 
 constexpr const char* kPluginFile = "libsparlow_cuda.so.0";
 constexpr const char* kPluginAbiSymbol = "sparlow_cuda_abi";

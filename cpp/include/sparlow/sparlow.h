@@ -55,10 +55,39 @@ SPARLOW_C_API void sparlow_context_destroy(sparlow_context* context);
 
 /* A folder as sparlow.save writes it; its shards are mapped, not read. */
 SPARLOW_C_API sparlow_status sparlow_checkpoint_open(const char* folder, sparlow_checkpoint** checkpoint);
+/* Any model folder: such a checkpoint, or a plain one without compressed layers: config.json and model.safetensors, or
+ * the shards that model.safetensors.index.json names. */
+SPARLOW_C_API sparlow_status sparlow_checkpoint_open_model(const char* folder, sparlow_checkpoint** checkpoint);
 /* Layers on the CPU read the mapped bytes: they must be gone. */
 SPARLOW_C_API void sparlow_checkpoint_close(sparlow_checkpoint* checkpoint);
 SPARLOW_C_API int64_t sparlow_checkpoint_layers(const sparlow_checkpoint* checkpoint);
 SPARLOW_C_API int64_t sparlow_checkpoint_tensors(const sparlow_checkpoint* checkpoint);
+
+typedef int32_t sparlow_kind;
+enum {
+  SPARLOW_ABSENT = 0, /* the file or the place is not there */
+  SPARLOW_NULL = 1,
+  SPARLOW_BOOLEAN = 2,
+  SPARLOW_NUMBER = 3,
+  SPARLOW_STRING = 4,
+  SPARLOW_ARRAY = 5,
+  SPARLOW_OBJECT = 6
+};
+
+typedef struct sparlow_value {
+  size_t size;
+  sparlow_kind kind;
+  int32_t boolean;
+  double number;
+  int64_t whole;    /* a number without sign, fraction or exponent, exactly; -1 for every other value */
+  const char* text; /* of a string; NULL for every other value. Lives as long as the checkpoint */
+  int64_t items;    /* of an array or object */
+} sparlow_value;
+
+/* What the folder's config.json or generation_config.json (`file`) says at a JSON pointer (RFC 6901), such as
+ * "/rope_parameters/rope_theta" or "/eos_token_id/0"; "" is the whole file. Nothing there is no failure. */
+SPARLOW_C_API sparlow_status sparlow_checkpoint_value(const sparlow_checkpoint* checkpoint, const char* file,
+                                                      const char* pointer, sparlow_value* value);
 
 typedef struct sparlow_layer_info {
   size_t size;
@@ -121,6 +150,16 @@ typedef struct sparlow_forward_args {
 /* Allocates nothing (on a GPU: once a number of tokens was seen on a stream), does not wait for a GPU, and may be
  * captured in a CUDA graph. */
 SPARLOW_C_API sparlow_status sparlow_layer_forward(const sparlow_layer* layer, const sparlow_forward_args* args);
+
+/* The threads that layers on the CPU use, all layers together: OMP_NUM_THREADS, or the cores this process may use. */
+SPARLOW_C_API int32_t sparlow_threads(void);
+/* From 1 to 1024. While nothing runs. */
+SPARLOW_C_API sparlow_status sparlow_set_threads(int32_t count);
+/* Calls body(user, begin, end) from those threads and this one, on disjoint ranges of `grain` indices (the last may be
+ * shorter) that cover [0, count), so that what a program computes between layers needs no threads beside them. Returns
+ * when all calls have. Within a call, or while another thread's call runs, this thread does all of it. */
+typedef void (*sparlow_body)(void* user, int64_t begin, int64_t end);
+SPARLOW_C_API sparlow_status sparlow_parallel_for(int64_t count, int64_t grain, sparlow_body body, void* user);
 
 typedef struct sparlow_decompose_args {
   size_t size;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Annotated
 
 import torch
@@ -34,7 +35,7 @@ def bench(
     """How fast compressed linear layers run against dense ones, and how many bytes they take."""
     check_device(device)
     counts = parse_tokens(tokens)
-    layers, passes = _layers(model, shape, rank, device, dtype)
+    layers, passes, loading = _layers(model, shape, rank, device, dtype)
     with progress_bar() as progress:
         task = progress.add_task("timing", total=len(counts))
         rows = benchmark.compare(layers, counts, lambda: progress.advance(task))
@@ -47,10 +48,12 @@ def bench(
         "dtype": str(layers[0].weight.dtype).removeprefix("torch."),
         "weight_bytes": held,
         "dense_weight_bytes": dense,
+        "stacks": len({id(layer.stack) for layer in layers if layer.stack is not None}),
+        "loading": loading and asdict(loading),
         "not_packed": reasons,
         "rows": [row.to_dict() for row in per_pass],
     }
-    show(payload, as_json, bench_table(per_pass), bench_notes(held, dense, reasons))
+    show(payload, as_json, bench_table(per_pass), bench_notes(held, dense, loading, reasons))
 
 
 def parse_tokens(text: str) -> list[int]:
@@ -73,16 +76,23 @@ def parse_shape(text: str) -> tuple[int, int]:
 
 def _layers(
     model: str | None, shape: str | None, rank: int, device: str, dtype: Dtype | None
-) -> tuple[list[SparseLowRankLinear], int]:
-    """Layers to run, and how many of them stand for one."""
+) -> tuple[list[SparseLowRankLinear], int, benchmark.Loading | None]:
+    """Layers to run, how many of them stand for one, and the memory it took to load them onto a GPU."""
     if (model is None) == (shape is None):
         raise ValueError("give a compressed model or --shape, one of them")
     if rank < 0:
         raise ValueError(f"--rank must not be negative, got {rank}")
     if shape is None:
         assert model is not None
-        return list(compressed_modules(open_compressed(model, device, dtype)).values()), 1
+        opened, loading = _open(model, device, dtype)
+        return list(compressed_modules(opened).values()), 1, loading
     d_out, d_in = parse_shape(shape)
     chosen: torch.dtype = getattr(torch, dtype or "bfloat16")
     copies = benchmark.copies_of(d_out, d_in, chosen, torch.device(device))
-    return [benchmark.random_layer(d_out, d_in, rank, chosen, device) for _ in range(copies)], copies
+    return [benchmark.random_layer(d_out, d_in, rank, chosen, device) for _ in range(copies)], copies, None
+
+
+def _open(model: str, device: str, dtype: Dtype | None) -> tuple[torch.nn.Module, benchmark.Loading | None]:
+    if torch.device(device).type != "cuda":
+        return open_compressed(model, device, dtype), None
+    return benchmark.measure_loading(lambda: open_compressed(model, device, dtype), torch.device(device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +26,10 @@ def inspect(
         field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "layers"
     } | {"layer_bytes": found.layer_bytes, "dense_layer_bytes": found.dense_layer_bytes}
     layers = [_layer(layer) for layer in found.layers]
+    ways = Counter(layer.runs_on_gpu for layer in found.layers)
     matched = [line for line in read_info(checkpoint).metrics if line.get("kind") == "matching"]
     parts: list[RenderableType] = [inspection_table(found), "", inspection_totals(found)]
+    parts += [f"on a GPU {count} layers run {way}" for way, count in ways.items()]
     if matched:
         parts += ["", f"{len(matched)} blocks were matched after compression; see `sparlow report {checkpoint}`."]
     show({**totals, "layers": layers, "matched_blocks": len(matched)}, as_json, *parts)
@@ -41,4 +44,5 @@ def _layer(layer: LayerBytes) -> dict[str, object]:
         "stored_bytes": layer.stored_bytes,
         "dense_bytes": layer.dense_bytes,
         "ratio": layer.ratio,
+        "runs_on_gpu": layer.runs_on_gpu,
     }
