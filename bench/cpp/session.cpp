@@ -30,6 +30,16 @@ std::string joined(const std::vector<std::string>& words, const char* between) {
   return out;
 }
 
+// As typed, less the folders of files: results are compared on other machines.
+std::string command_line(const std::string& name, const std::vector<std::string>& words) {
+  std::string line = name;
+  for (const std::string& word : words) {
+    const std::size_t value = word.starts_with("--") ? word.find('=') + 1 : 0, slash = word.rfind('/');
+    line += " " + (slash == std::string::npos ? word : word.substr(0, value) + word.substr(slash + 1));
+  }
+  return line;
+}
+
 std::string column(double value, const char* format) {
   char text[32];
   std::snprintf(text, sizeof text, format, value);
@@ -129,7 +139,7 @@ int run_program(const Program& program, int argc, char** argv) {
       std::puts((usage(name, program.purpose, known) + "\nModels: " + joined(model_names(), ", ")).c_str());
       return 0;
     }
-    Session session(program.name, std::move(options), joined({name, joined(words, " ")}, " "));
+    Session session(program.name, std::move(options), command_line(name, words));
     program.run(session);
     return 0;
   } catch (const Error& error) {

@@ -70,6 +70,10 @@ def test_only_what_leaves_the_spread_is_a_change(tmp_path: Path) -> None:
     assert found.changes[1].ratio == pytest.approx(1.3)
     assert [row.case["tokens"] for row in found.only_before] == [8]
     assert [row.case["tokens"] for row in found.only_after] == [16]
+    steady = [_file(tmp_path / f"{m}.jsonl", _row(1, m, 1e-4)) for m in (1.0, 1.008, 1.02)]
+    first, near, far = map(lines.read, steady)
+    assert comparison.compare(first, near).changes[0].verdict == "within spread"
+    assert comparison.compare(first, far).changes[0].verdict == "slower"
     assert found.differing == ("name: a chip before, another after",)
     with pytest.raises(ValueError, match="have no case in common"):
         comparison.compare(lines.read(before), lines.read(_file(tmp_path / "c.jsonl", _row(3, 1.0))))
@@ -122,6 +126,7 @@ def test_a_program_writes_what_can_be_read(tmp_path: Path, capfd: pytest.Capture
     results = lines.read(out)
     assert [row.case["pattern"] for row in results.rows] == ["2:4", "0.5@row"]
     assert results.machine["threads"] >= 1
+    assert json.loads(out.read_text().splitlines()[0])["command"].endswith("--out p.jsonl")
     assert all(row.metric("gbytes_per_s") for row in results.rows)
 
 

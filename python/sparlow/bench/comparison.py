@@ -7,6 +7,9 @@ from typing import Any
 
 from sparlow.bench.lines import Results, Row
 
+# By so much do medians of two runs of the same build differ on a quiet machine, whatever the quartiles of one run say.
+_BETWEEN_RUNS = 0.01
+
 
 @dataclass(frozen=True)
 class Change:
@@ -21,8 +24,9 @@ class Change:
 
     @property
     def beyond_spread(self) -> bool:
-        """Whether the two ranges from first to third quartile have nothing in common."""
-        return self.after.q1 > self.before.q3 or self.after.q3 < self.before.q1
+        """Whether the ranges between quartiles have nothing in common, and the medians differ by over 1 %."""
+        apart = self.after.q1 > self.before.q3 or self.after.q3 < self.before.q1
+        return apart and abs(self.ratio - 1) > _BETWEEN_RUNS
 
     @property
     def verdict(self) -> str:
