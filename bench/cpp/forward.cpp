@@ -64,7 +64,7 @@ class Contest {
     if (host) tensors_.assign(static_cast<std::size_t>(copies), first_);
     for (int i = 0; i < copies; ++i)
       layers_.push_back(host ? make_cpu_layer(first_.shape, tensors_[static_cast<std::size_t>(i)].tensors(), i == 0)
-                             : make_device_layer(backend, ops, device_.stream(), first_.shape, first_.tensors()));
+                             : make_device_layer(backend, ops, device_.stream(), {{first_.shape, first_.tensors()}}));
     if (ops != nullptr) ops_ = ops;
   }
 
