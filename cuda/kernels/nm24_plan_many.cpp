@@ -14,7 +14,7 @@ struct TileTime {
   double column, queued, ends;
 };
 constexpr TileTime kTileTimes[kManyConfigCount] = {{.62, .7, 2.5}, {.62, .62, 5},   {.93, 1.1, 2},  {1, 1.03, 1},
-                                                   {.72, .8, 2.5}, {.7, .7, 6},     {.8, .76, 2},   {.85, .85, 7},
+                                                   {.72, .8, 2.5}, {.7, .7, 6},     {.8, .8, 2},   {.85, .85, 7},
                                                    {.55, .6, 3},   {.55, .55, 4.2}, {.52, .52, 4.2}};
 constexpr double kWeights = 3e6;                // bytes a microsecond
 constexpr int kManyRounds = 6;                  // from which on a block had better do one tile after the other
