@@ -8,20 +8,20 @@
 namespace sparlow::kernels {
 namespace {
 
-// Microseconds of a tile: of a block of 128 columns, and where there is much to read, which is slower for blocks that
-// share nothing; of its beginning and end.
+// Microseconds of a tile: of a block of 128 columns, and of one where tiles queue and there is much of x, which is
+// slower for blocks that share nothing; of its beginning and end.
 struct TileTime {
   double column, queued, ends;
 };
 constexpr TileTime kTileTimes[kManyConfigCount] = {{.62, .7, 2.5}, {.62, .62, 5},   {.93, 1.1, 2},  {1, 1.03, 1},
-                                                   {.72, .8, 2.5}, {.7, .7, 6},     {.74, .79, 2},  {.85, .85, 7},
+                                                   {.72, .8, 2.5}, {.7, .7, 6},     {.8, .8, 2},   {.85, .85, 7},
                                                    {.55, .6, 3},   {.55, .55, 4.2}, {.52, .52, 4.2}};
 constexpr double kWeights = 3e6;                // bytes a microsecond
 constexpr int kManyRounds = 6;                  // from which on a block had better do one tile after the other
 constexpr double kApart = 4, kApartColumn = 1;  // of t made apart: launch and sums, a block of columns of its block
 constexpr double kMargin = 1.3;
 constexpr int kMostTSplits = 8, kApartBlocks = 64;
-constexpr int kQueuedTokens = 2048;    // from which on x is too much for blocks that share nothing
+constexpr int kQueuedTokens = 1024;    // from which on x is too much for blocks that share nothing
 constexpr int kVeryManyTokens = 4096;  // from which on t is bound by reading x
 
 struct Candidate {
@@ -42,7 +42,7 @@ struct Candidate {
   int stages() const { return shape.parts * blocks(shape.rank, kManyRankStage); }
   double products() const {
     const double units = blocks(shape.d_in, kColumnBlock) + 2. * blocks(shape.rank, kManyRankStage);
-    const double column = rounds() > 2 || tokens >= kQueuedTokens ? tile.queued : tile.column;
+    const double column = rounds() > 1 && tokens >= kQueuedTokens ? tile.queued : tile.column;
     return rounds() * (units / config.splits * column + tile.ends);
   }
   // Of the columns of t made apart: as many as give `room` blocks at most; 0 if there is no room.
