@@ -110,7 +110,7 @@ SPARLOW_HD int bits_warp_bytes(int capacity, int tokens) {
   const int ring =
       kStages * BitsRing < kBitmap ? kRowTiles : 1 > ::stage_bytes(capacity, tokens < 8 * kTiles ? tokens : 8 * kTiles);
   constexpr int sums = 8 * kTiles * kSumsStride<kRowTiles> * 4;
-  return (ring > sums ? ring : sums) + kMaskWords * static_cast<int>(sizeof(MaskEntry));
+  return (ring > sums ? ring : sums) + (kBitmap ? kRowTiles * kMaskWords * static_cast<int>(sizeof(MaskEntry)) : 0);
 }
 
 // This warp's share of the rank steps, as multiply_ranks of nm24_decode.cuh.
@@ -172,20 +172,34 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[kRowTiles][kTiles][4
                                                int column_block, int tokens, int lane) {
   // A bitmap's blocks have their signs each, nm24's one block those of both its tiles.
   const int tile_bytes = kBitmap ? a.block_capacity : kSignBytes;
-  const unsigned char* x = stage + (kBitmap ? kRowTiles : 1) * a.block_capacity;
-  const uint4* v = a.sign_v + static_cast<std::size_t>(column_block) * a.sign_rank * kSignVUnits;
+  const unsigned char* x_rows = stage + (kBitmap ? kRowTiles : 1) * a.block_capacity;
+  const uint4* v = a.sign_v + static_cast<std::size_t>(column_block) * a.sign_rank * kSignVUnits + lane % 4 * 4;
+  uint2 signs[kRowTiles];
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {
-    if (kBitmap && row_block * kRowTiles + m >= a.block_rows) break;
-    const unsigned char* tile = stage + m * tile_bytes;
+    const unsigned char *tile = stage + m * tile_bytes, *masks = tile + (kSigns ? kSignBytes : 0);
+    if constexpr (kSigns > 0) signs[m] = reinterpret_cast<const uint2*>(tile)[lane];
+    if constexpr (kBitmap)
+      make_entries(entries + m * kMaskWords, masks, shared_address(masks + kMaskBytes),
+                   row_block * kRowTiles + m < a.block_rows, lane);
+  }
+  __syncwarp();
 #pragma unroll
-    for (int k = 0; k < kSigns; ++k)
-      if (k < a.sign_rank) multiply_signs<T, kTiles>(sums[k][m], tile, v + k * kSignVUnits, x, tokens, lane);
+  for (int step = 0; step < 4; ++step) {
+    if (!kBitmap && !kSigns) break;
+    uint4 x[kTiles];
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) x[t] = load_x(x_rows, t, step, tokens, lane);
+#pragma unroll
+    for (int k = 0; k < kSigns; ++k) {
+      if (k >= a.sign_rank) break;
+      const uint4 pairs = __ldg(v + k * kSignVUnits + step);
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) multiply_signs<T, kTiles>(sums[k][m], signs[m], pairs, step, x);
+    }
     if constexpr (kBitmap) {
-      const unsigned char* masks = tile + (kSigns ? kSignBytes : 0);
-      __syncwarp();
-      make_entries(entries, masks, shared_address(masks + kMaskBytes), lane);
-      multiply_bitmap<T, kTiles>(acc[m], entries, x, tokens, lane);
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) multiply_bitmap<T, kTiles>(acc[m], entries + m * kMaskWords, step, x, lane);
     }
   }
   if constexpr (!kBitmap) multiply_block<T, kTiles>(acc, stage + kRowTiles * kSignBytes, tokens, lane);
@@ -199,7 +213,7 @@ __device__ __forceinline__ void bits_block(const BitsArgs& b, int row_block, int
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int first_token = group * 8 * kTiles, tokens = min(a.tokens - first_token, 8 * kTiles);
   auto* sums = reinterpret_cast<float*>(shared + warp * warp_bytes);
-  auto* entries = reinterpret_cast<MaskEntry*>(shared + (warp + 1) * warp_bytes) - kMaskWords;
+  auto* entries = reinterpret_cast<MaskEntry*>(shared + (warp + 1) * warp_bytes) - kRowTiles * kMaskWords;
   BitsRing<kBitmap ? kRowTiles : 1> ring{b,
                                          row_block,
                                          warp,

@@ -17,7 +17,8 @@ using Tile = std::uint16_t[kRowBlock][kColumnBlock];
 
 // Into the first 16 rows.
 __device__ void expand_bitmap(Tile& tile, MaskEntry* entries, const std::uint32_t* masks, int lane) {
-  make_entries(entries, reinterpret_cast<const unsigned char*>(masks), 0, lane);
+  make_entries(entries, reinterpret_cast<const unsigned char*>(masks), 0, true, lane);
+  __syncwarp();
   const auto* values = reinterpret_cast<const std::uint16_t*>(masks + kMaskWords);
   for (int chunk = 0; chunk < kChunks; ++chunk) {
     const Nibble n = nibble_of(entries, chunk, lane);

@@ -51,12 +51,15 @@ cudaError_t launch_bits(BitsArgs b, cudaStream_t stream) {
                 kWarps * 32, shared, 1, false, stream, b);
 }
 
+constexpr int kMostCapacity = 4096;  // of 16 warps with two tiles of a bitmap each; one of 1920 values
+
 // Four warps and one stage fit the shared memory of every device. A large one is better used for more warps, above all
 // by bitmaps, and by nm24 where every row block has a multiprocessor to itself. Measured: bench/ladders/bits.
 template <typename T, bool kBitmap, int kTiles, int kSigns>
 cudaError_t launch_best(const BitsArgs& b, const Nm24Device& device, cudaStream_t stream) {
   constexpr bool kManySums = !kBitmap && kTiles > 1 && kSigns > 1;  // their registers leave room for eight warps
-  const bool large = device.arch / 10 == 9 || device.arch / 10 == 10;
+  const bool fits = !kBitmap || b.block_capacity <= kMostCapacity;
+  const bool large = (device.arch / 10 == 9 || device.arch / 10 == 10) && fits;
   if (!large) return launch_bits<T, kBitmap, kBitmap ? 1 : 2, kTiles, 4, 1, kSigns>(b, stream);
   if constexpr (kBitmap)  // one tile of rows keeps more warps under way, two read x half as often
     return b.common.tokens <= 2 ? launch_bits<T, true, 1, 1, 16, 1, kSigns>(b, stream)

@@ -11,10 +11,11 @@ struct alignas(8) MaskEntry {
   std::uint32_t mask, values;
 };
 
-// One warp turns the masks of a block into entries. values: the address of the block's, in any unit of bytes.
+// One warp turns the masks of a block into entries; of one that is not there into empty ones. values: the address of
+// the block's, in any unit of bytes.
 __device__ __forceinline__ void make_entries(MaskEntry* entries, const unsigned char* masks, std::uint32_t values,
-                                             int lane) {
-  const uint2 words = reinterpret_cast<const uint2*>(masks)[lane];
+                                             bool there, int lane) {
+  const uint2 words = there ? reinterpret_cast<const uint2*>(masks)[lane] : make_uint2(0, 0);
   const unsigned first = __popc(words.x), both = first + __popc(words.y);
   unsigned sum = both;
 #pragma unroll
@@ -24,7 +25,6 @@ __device__ __forceinline__ void make_entries(MaskEntry* entries, const unsigned 
   }
   const unsigned start = values + 2 * (sum - both);
   reinterpret_cast<uint4*>(entries)[lane] = make_uint4(words.x, start, words.y, start + 2 * first);
-  __syncwarp();
 }
 
 // A lane's four elements of a chunk.
@@ -74,48 +74,35 @@ __device__ __forceinline__ uint2 expand_chunk(const MaskEntry* entries, int chun
   return pairs;
 }
 
-// 16 rows of s against 128 columns of x for 8 kTiles tokens.
+// 32 columns of 16 rows of a bitmap against 8 kTiles tokens.
 template <typename T, int kTiles>
-__device__ __forceinline__ void multiply_bitmap(float (&acc)[kTiles][4], const MaskEntry* entries,
-                                                const unsigned char* x_rows, int tokens, int lane) {
+__device__ __forceinline__ void multiply_bitmap(float (&acc)[kTiles][4], const MaskEntry* entries, int step,
+                                                const uint4 (&x)[kTiles], int lane) {
 #pragma unroll
-  for (int step = 0; step < 4; ++step) {
-    uint4 x[kTiles];
+  for (int k16 = 0; k16 < 2; ++k16) {
+    const uint2 first = expand_chunk(entries, step * 4 + 2 * k16, lane);
+    const uint2 second = expand_chunk(entries, step * 4 + 2 * k16 + 1, lane);
+    const uint4 a = make_uint4(first.x, first.y, second.x, second.y);
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) x[t] = load_x(x_rows, t, step, tokens, lane);
-#pragma unroll
-    for (int k16 = 0; k16 < 2; ++k16) {
-      const uint2 first = expand_chunk(entries, step * 4 + 2 * k16, lane);
-      const uint2 second = expand_chunk(entries, step * 4 + 2 * k16 + 1, lane);
-      const uint4 a = make_uint4(first.x, first.y, second.x, second.y);
-#pragma unroll
-      for (int t = 0; t < kTiles; ++t) mma_dense<T>(acc[t], a, k16 ? x[t].z : x[t].x, k16 ? x[t].w : x[t].y);
-    }
+    for (int t = 0; t < kTiles; ++t) mma_dense<T>(acc[t], a, k16 ? x[t].z : x[t].x, k16 ? x[t].w : x[t].y);
   }
 }
 
-// The same with rows that are v of one rank of the signed term, [quad lane][step] of pairs, but for their signs.
+// The same with rows that are v of one rank of the signed term but for their signs. words: a lane's signs of 16 rows;
+// pairs: what it has of v in these columns.
 template <typename T, int kTiles>
-__device__ __forceinline__ void multiply_signs(float (&acc)[kTiles][4], const unsigned char* signs, const uint4* v,
-                                               const unsigned char* x_rows, int tokens, int lane) {
-  const uint2 words = reinterpret_cast<const uint2*>(signs)[lane];
+__device__ __forceinline__ void multiply_signs(float (&acc)[kTiles][4], const uint2& words, const uint4& pairs,
+                                               int step, const uint4 (&x)[kTiles]) {
+  const std::uint32_t pair[4] = {pairs.x, pairs.y, pairs.z, pairs.w}, word = step < 2 ? words.x : words.y;
 #pragma unroll
-  for (int step = 0; step < 4; ++step) {
-    const uint4 pairs = __ldg(v + lane % 4 * 4 + step);
-    const std::uint32_t pair[4] = {pairs.x, pairs.y, pairs.z, pairs.w}, word = step < 2 ? words.x : words.y;
-    uint4 x[kTiles];
+  for (int k16 = 0; k16 < 2; ++k16) {
+    std::uint32_t a[4];
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) x[t] = load_x(x_rows, t, step, tokens, lane);
+    for (int r = 0; r < 4; ++r)
+      a[r] = pair[2 * k16 + r / 2] ^ ((word << (15 - (step % 2 * 8 + 4 * k16 + r))) & 0x80008000u);
 #pragma unroll
-    for (int k16 = 0; k16 < 2; ++k16) {
-      std::uint32_t a[4];
-#pragma unroll
-      for (int r = 0; r < 4; ++r)
-        a[r] = pair[2 * k16 + r / 2] ^ ((word << (15 - (step % 2 * 8 + 4 * k16 + r))) & 0x80008000u);
-#pragma unroll
-      for (int t = 0; t < kTiles; ++t)
-        mma_dense<T>(acc[t], make_uint4(a[0], a[1], a[2], a[3]), k16 ? x[t].z : x[t].x, k16 ? x[t].w : x[t].y);
-    }
+    for (int t = 0; t < kTiles; ++t)
+      mma_dense<T>(acc[t], make_uint4(a[0], a[1], a[2], a[3]), k16 ? x[t].z : x[t].x, k16 ? x[t].w : x[t].y);
   }
 }
 
