@@ -1,11 +1,13 @@
 """Matching on a real model: perplexity of variants of a recipe, compressed from the same calibration tokens.
 
-    python bench/bench_matching.py MODEL CALIBRATION VARIANTS [--blocks 6] [--evaluation FILE] [--out FILE]
+    python bench/bench_matching.py MODEL CALIBRATION VARIANTS [--blocks 6] [--evaluation FILE] [--authors CHECKOUT]
+        [--out FILE]
 
 VARIANTS is a JSON file (or text) of an object: name -> changes to the recipe, for instance
 {"none": {}, "default": {"matching": true}}; or the word `methods`: every method without and with matching. The first
 windows of CALIBRATION calibrate; the rest of it is the held-out text on which settings are chosen. With --evaluation,
-perplexity is also taken on a text that chose nothing.
+perplexity is also taken on a text that chose nothing. With --authors, a checkout of mazumder-lab/3BASiL, their own code
+compresses and matches the same blocks on the same windows in the same process.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import authors_matching
 import results
 import torch
 import transformers
@@ -82,11 +85,10 @@ def read_variants(text: str) -> dict[str, dict[str, Any]]:
     return variants
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_texts(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model, on which text, and where figures go."""
     parser.add_argument("model")
     parser.add_argument("calibration")
-    parser.add_argument("variants")
     parser.add_argument("--evaluation")
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--windows", type=int, default=128)
@@ -94,8 +96,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="windows that perplexity is taken on (default: all)")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dense", action="store_true", help="also the dense model")
     parser.add_argument("--out", type=Path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_texts(parser)
+    parser.add_argument("variants")
+    parser.add_argument("--dense", action="store_true", help="also the dense model")
+    parser.add_argument("--authors", type=Path)
+    parser.add_argument("--only", help="names of variants, with ; between them")
     args = parser.parse_args()
     variants = read_variants(args.variants)
     windows, streams = texts(args)
@@ -104,15 +114,25 @@ def main() -> None:
         model = transformers.AutoModelForCausalLM.from_pretrained(args.model)
         rows.append({"name": "dense", **perplexities(model, streams, args)})
         print(rows[-1], flush=True)
-    for name, changes in variants.items():
-        model, row = run(name, changes, windows, args)
-        row |= perplexities(model, streams, args)
-        rows.append(row)
-        losses = [f"{b['held_out_before']:.4f}>{b['held_out_after']:.4f}@{b['best_epoch']}" for b in row["blocks"][:6]]
-        shown = {key: value for key, value in row.items() if key not in ("blocks", "changes")}
-        print(shown, *losses, flush=True)
-        if args.out:
-            results.write(args.out, args.device, rows, rank=args.rank, windows=args.windows, blocks=args.blocks)
+    for name in args.only.split(";") if args.only else variants:
+        model, row = run(name, variants[name], windows, args)
+        keep(rows, row | perplexities(model, streams, args), args)
+    if args.authors:
+        pipeline = authors_matching.load(args.authors)
+        model, row = authors_matching.run(
+            pipeline, args.model, windows, blocks=args.blocks, rank=args.rank, device=args.device
+        )
+        keep(rows, row | perplexities(model, streams, args), args)
+
+
+def keep(rows: list[dict[str, Any]], row: dict[str, Any], args: argparse.Namespace) -> None:
+    """Print the row and write all so far: a long run that is stopped leaves what it has."""
+    rows.append(row)
+    ours = [b for b in row["blocks"][:6] if "held_out_before" in b]
+    losses = [f"{b['held_out_before']:.4f}>{b['held_out_after']:.4f}@{b['best_epoch']}" for b in ours]
+    print({key: value for key, value in row.items() if key not in ("blocks", "changes")}, *losses, flush=True)
+    if args.out:
+        results.write(args.out, args.device, rows, rank=args.rank, windows=args.windows, blocks=args.blocks)
 
 
 if __name__ == "__main__":

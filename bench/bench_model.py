@@ -65,13 +65,23 @@ def random_model(args: argparse.Namespace) -> LlamaForCausalLM:
     with torch.device(args.device):
         model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
     model.to(args.weights)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    reset_peak(args.device)
     return model
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def reset_peak(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def torch_peak(device: str) -> float | None:
+    """GiB that torch's allocator held at most since `reset_peak`."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if torch.device(device).type == "cuda" else None
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """The options that say what model is made, on how many tokens, and where figures go."""
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--weights", default="cpu", help="where the weights lie between their turns")
     parser.add_argument("--blocks", type=int, default=1)
@@ -84,8 +94,13 @@ def main() -> None:
     parser.add_argument("--window-tokens", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--matching", type=json.loads, help="the recipe's matching section as JSON, or true")
     parser.add_argument("--out", type=Path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_shape(parser)
+    parser.add_argument("--matching", type=json.loads, help="the recipe's matching section as JSON, or true")
     args = parser.parse_args()
     model = random_model(args)
     tokens = torch.randint(0, args.vocabulary, (args.windows, args.window_tokens))
@@ -114,7 +129,7 @@ def main() -> None:
         # Gram matrices, layers and both forward passes; the last block's second pass is not needed, so it is left out.
         "block_seconds": results.spread(blocks) if blocks else None,
         "peak_gib": (watcher.total - watcher.least_free) / 2**30,
-        "torch_peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "torch_peak_gib": torch_peak(args.device),
     }
     print({key: value for key, value in row.items() if key != "matching"}, flush=True)
     for block in compressed.matching:

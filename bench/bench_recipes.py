@@ -3,6 +3,7 @@
     python bench/bench_recipes.py MODEL CALIBRATION EVALUATION RECIPES [--only NAMES] [--device cuda] [--out FILE]
 
 CALIBRATION and EVALUATION are text files. RECIPES is a YAML file: name -> recipe. The ratio is to the first one.
+Perplexity is token perplexity in float32.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import results
+import torch
 import yaml
 from transformers import AutoTokenizer
 
 import sparlow
 from sparlow.dense import load_dense
 from sparlow.evaluate import encode, evaluate
+from sparlow.precision import lent_module
 from sparlow.records import Silent
 
 
@@ -61,7 +64,8 @@ def main() -> None:
     tokens = encode(AutoTokenizer.from_pretrained(args.model), args.evaluation.read_text(encoding="utf-8"))
 
     def score(model: Any) -> float:
-        return evaluate(model.to(args.device), tokens, args.window, 8).perplexity
+        with lent_module(model, torch.float32, args.device):
+            return evaluate(model, tokens, args.window, 8).perplexity
 
     rows: list[dict[str, Any]] = [{"name": "dense", "perplexity": score(load_dense(args.model)[0])}]
     recipes = yaml.safe_load(args.recipes.read_text(encoding="utf-8"))

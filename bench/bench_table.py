@@ -3,8 +3,9 @@
     python bench/bench_table.py MODEL --calibration TEXT --evaluation TEXT [--settings 2:4,2:4+r32] [--methods oats,...]
         [--device cuda] [--out FILE]
 
-A setting is a pattern, with "+rR" for a low-rank part of rank R or "+bB" for the rank that fills a budget of B of the
-parameters: "0.375@row+b0.5". Methods that cannot do it are left out. A method with choices has a row for each, and one
+A setting is a pattern, with "+bB" for a budget of B of the parameters and "+rR" for a low-rank part of rank R:
+"2:4+r32"; "0.375@row+b0.5", the rank fills the budget; "@row+b0.5" or "@row+b0.5+r16", the density does, signs counted
+as one bit of sixteen. Methods that cannot do it are left out. A method with choices has a row for each, and one
 with its authors' steps where the registry says how to get them ("0: as published"). Perplexity is token perplexity in
 float32 on windows of the evaluation text; bytes are those of the linear layers as stored.
 """
@@ -20,23 +21,25 @@ import results
 import torch
 
 import sparlow
+from sparlow.budget import OPEN_PATTERNS
 from sparlow.dense import load_dense
 from sparlow.evaluate import encode, perplexity
 from sparlow.precision import lent_module
 
 SETTINGS = "2:4,2:4+r32,4:8+r32,0.375@row+b0.5"
-DEFAULT_METHOD = "threebasil"  # also without its low-rank part
+RANK_ZERO = ("threebasil", "slab_joint")  # worth a row without their low-rank part too
 
 
 def size_of(setting: str) -> dict[str, Any]:
     """Recipe fields of a setting."""
-    pattern, _, low_rank = setting.partition("+")
-    if not low_rank:
-        return {"pattern": pattern, "rank": 0}
-    return {
-        "pattern": pattern,
-        **({"rank": int(low_rank[1:])} if low_rank[0] == "r" else {"budget": float(low_rank[1:])}),
-    }
+    pattern, *parts = setting.split("+")
+    given = {part[0]: float(part[1:]) for part in parts}
+    fields: dict[str, Any] = {"pattern": pattern}
+    if "b" in given:
+        fields["budget"] = given["b"]
+    if "r" in given or "b" not in given or pattern in OPEN_PATTERNS:
+        fields["rank"] = int(given.get("r", 0))
+    return fields
 
 
 def variants(method: sparlow.MethodInfo) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,11 +56,12 @@ def variants(method: sparlow.MethodInfo) -> Iterator[tuple[str, dict[str, Any]]]
 
 def cases(setting: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(label, method, options) of what can do a setting."""
+    low_rank = size_of(setting).get("rank") != 0
     for method in sparlow.methods():
-        if method.low_rank == ("+" in setting):
+        if method.low_rank == low_rank:
             for label, options in variants(method):
                 yield label, method.name, options
-        elif method.name == DEFAULT_METHOD:
+        elif method.name in RANK_ZERO:
             yield method.name, method.name, {}
 
 

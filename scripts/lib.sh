@@ -29,7 +29,7 @@ check_python() {
 }
 
 # What the installed package is made of.
-package_sources=(CMakeLists.txt VERSION pyproject.toml cmake cpp cuda python)
+package_sources=(CMakeLists.txt VERSION pyproject.toml bench/cpp cmake cpp cuda python)
 
 # Changes when any file of the package changes.
 sources_hash() {
@@ -38,3 +38,25 @@ sources_hash() {
   find "${present[@]}" -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.so.*' -print0 |
     LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d ' ' -f 1
 }
+
+# Headers of the server example and Debian's packages that have them.
+server_packages=(libboost-dev nlohmann-json3-dev libonig-dev libutf8proc-dev)
+server_headers=(boost/beast/version.hpp nlohmann/json.hpp oniguruma.h utf8proc.h)
+
+have_headers() { printf '#include <%s>\n' "$@" | "${CXX:-c++}" -fsyntax-only -x c++ - 2>/dev/null; }
+
+# Installs what is missing where that is allowed, and says what to install where not: WHAT "HEADERS" PACKAGE...
+need_headers() {
+  local what=$1 headers=$2
+  shift 2
+  # shellcheck disable=SC2086
+  have_headers $headers && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing $*"
+    { apt-get -qq update && apt-get -qq install -y --no-install-recommends "$@"; } >/dev/null
+  fi
+  # shellcheck disable=SC2086
+  have_headers $headers || die "$what: needs the headers $headers (Debian, Ubuntu: apt-get install $*)"
+}
+
+need_server_libraries() { need_headers "the server example" "${server_headers[*]}" "${server_packages[@]}"; }

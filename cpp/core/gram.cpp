@@ -26,7 +26,7 @@ void check_diagonal(const std::vector<float>& diagonal) {
 
 }  // namespace
 
-ScaledGram::ScaledGram(Backend& backend, ConstView gram, Damping damping)
+ScaledGram::ScaledGram(Backend& backend, ConstView gram, Damping damping, bool diagonal_only)
     : backend_(backend), gram_(gram), damping_(damping) {
   require(gram.rows == gram.cols && gram.rows > 0, "the Gram matrix is ", gram.rows, " x ", gram.cols, ", not square");
   require(damping.diagonal >= 0 && damping.mean >= 0 && damping_used() <= kLargestDamping, "damping coefficients (",
@@ -40,6 +40,7 @@ ScaledGram::ScaledGram(Backend& backend, ConstView gram, Damping damping)
   std::transform(diagonal_.begin(), diagonal_.end(), norms.begin(), [](float d) { return std::sqrt(d); });
   norms_ = backend.matrix(1, gram.cols);
   backend.upload(norms, norms_);
+  if (diagonal_only) return;
   scaled_ = backend.matrix(gram.rows, gram.cols);
   scale_ = backend.matrix(1, gram.cols);
   inverse_scale_ = backend.matrix(1, gram.cols);

@@ -102,7 +102,8 @@ std::vector<Solution> solve(Backend& backend, std::string_view method_name, cons
   const OptionValues values = resolve_options(method, options);
   check_problem(backend, method, problem);
   std::optional<ScaledGram> gram;
-  if (method.gram != Method::GramUse::none) gram.emplace(backend, problem.gram, problem.damping);
+  if (method.gram != Method::GramUse::none)
+    gram.emplace(backend, problem.gram, problem.damping, method.gram == Method::GramUse::diagonal);
   const Index sign_rank = method.signed_term ? static_cast<Index>(values.at(kSignRank)) : 0;
   std::vector<Solution> solutions = allocate(backend, problem, sign_rank);
   SolverContext context{backend, problem, gram ? &*gram : nullptr, values, solutions, method};

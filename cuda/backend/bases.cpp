@@ -34,7 +34,7 @@ void CudaBackend::do_small_eigh(View a, View values) {
   const int size = static_cast<int>(n);
   const Temporary<double> matrix(*context_, n * n), eigenvalues(*context_, n);
   const Temporary<int> info(*context_, 1);
-  check(kernels::to_double(n, n, rows(ConstView(a)), matrix, stream), "to_double");
+  check(kernels::to_double(n, n, n, rows(ConstView(a)), matrix, stream), "to_double");
   int length = 0;
   check(cusolverDnDsyevd_bufferSize(context_->solver(), CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, size, matrix,
                                     size, eigenvalues, &length),

@@ -56,7 +56,10 @@ void CudaGramFactor::do_set_shift(double shift) {
     ++updates_;
   } else {
     ready_ = false;
-    invert(shift);
+    if (!restore(shift)) {
+      invert(shift);
+      keep_if_repeated(shift);
+    }
     updates_ = 0;
   }
   current_ = shift;
@@ -75,6 +78,29 @@ void CudaGramFactor::invert(double shift) {
   if (!invert_positive(*context_, products_, x))
     fail(ErrorCode::numerical, "the Gram matrix + ", shift, " I is not positive definite (", n, " x ", n, ")");
   check(kernels::mirror_affine(n, 1, -static_cast<float>(shift), rows(x), context_->stream()), "mirror_affine");
+}
+
+// Methods that alternate begin every turn with the same shift: from the third turn on a copy takes the place of the
+// factorisation.
+bool CudaGramFactor::restore(double shift) {
+  if (!kept_ || shift != inverted_) return false;
+  copy_smoother(kept_.get(), smoother_.get());
+  return true;
+}
+
+void CudaGramFactor::keep_if_repeated(double shift) {
+  kept_.reset();
+  if (shift == inverted_) {
+    kept_ = context_->allocate(static_cast<std::size_t>(gram_.size()) * sizeof(float));
+    copy_smoother(smoother_.get(), kept_.get());
+  }
+  inverted_ = shift;
+}
+
+void CudaGramFactor::copy_smoother(const void* from, void* to) const {
+  check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(gram_.size()) * sizeof(float), cudaMemcpyDeviceToDevice,
+                        context_->stream()),
+        "cudaMemcpyAsync");
 }
 
 // m' = c0 m + c1 m^2 + m^2 (c2 m + c3 m^2): two f16 products instead of a factorisation.

@@ -29,14 +29,18 @@ class CudaGramFactor final : public GramFactor {
   void update(double ratio);
   void invert(double shift);
   void make_half();
+  bool restore(double shift);
+  void keep_if_repeated(double shift);
+  void copy_smoother(const void* from, void* to) const;
 
   std::shared_ptr<Context> context_;
   const Precision& precision_;
   Products products_;
   ConstView gram_;
-  std::shared_ptr<void> smoother_, half_;
-  double current_ = 0;  // the shift that smoother_ was made for
-  int updates_ = 0;     // since the last factorisation
+  std::shared_ptr<void> smoother_, half_, kept_;
+  double current_ = 0;   // the shift that smoother_ was made for
+  int updates_ = 0;      // since the last factorisation
+  double inverted_ = 0;  // the shift of the last factorisation, whose smoother kept_ holds if it came twice
   bool ready_ = false, half_ready_ = false;
 };
 

@@ -13,7 +13,7 @@ constexpr Index kTriangleBlock = 512;
 constexpr Index kGramTokens = 8192;  // the matrix units round each addition down: shorter sums, smaller error
 constexpr Index kSymmetricSide = 8192, kSymmetricBlock = 2048;
 constexpr Index kOuterBlock = 1024;
-constexpr Index kQuadraticRows = 2048, kQuadraticCols = 1024;
+constexpr Index kQuadraticRows = 4096, kQuadraticCols = 512;
 
 // Scalars of products come from device memory in this scope.
 class DeviceScalars {
@@ -179,23 +179,18 @@ double CudaBackend::do_quadratic(ConstView e, ConstView gram) {
   const Temporary<double> left(*context_, most_rows * d), right(*context_, most_cols * d),
       product(*context_, most_rows * most_cols), partials(*context_, kernels::kPartials), sum(*context_, 1);
   const cudaStream_t stream = context_->stream();
-  const double one = 1, two = 2, zero = 0;
+  const double one = 1, zero = 0;
   check(cudaMemsetAsync(sum, 0, sizeof(double), stream), "cudaMemsetAsync");
   for (Index row = 0; row < e.rows; row += most_rows) {
     const ConstView block = e.row_slice(row, std::min(most_rows, e.rows - row));
-    check(kernels::to_double(block.rows, d, rows(block), left, stream), "to_double");
+    check(kernels::to_double(block.rows, d, d, rows(block), left, stream), "to_double");
     for (Index col = 0; col < d; col += most_cols) {
-      const Index cols = std::min(most_cols, d - col);
-      const Index width = d - col, beyond = width - cols;
-      check(kernels::to_double(cols, width, rows(gram.row_slice(col, cols).col_slice(col, width)), right, stream),
-            "to_double");
-      check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, cols, &one, right, width,
+      const Index cols = std::min(most_cols, d - col), width = d - col;
+      const ConstView part = gram.row_slice(col, cols).col_slice(col, width);
+      check(kernels::to_double(cols, width, cols, rows(part), right, stream), "to_double");
+      check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, width, &one, right, width,
                            left.get() + col, d, &zero, product, cols),
             "cublasDgemm");
-      if (beyond > 0)
-        check(cublasDgemm_64(context_->blas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, block.rows, beyond, &two,
-                             right.get() + cols, width, left.get() + col + cols, d, &one, product, cols),
-              "cublasDgemm");
       check(kernels::dot_double(block.rows, cols, product, rows(block.col_slice(col, cols)), partials, sum, stream),
             "dot");
     }

@@ -25,16 +25,6 @@ __device__ float block_max(float value, float* shared) {
 }
 
 template <int V>
-struct alignas(4 * V) Pack {
-  float v[V];
-};
-
-template <int V>
-__device__ Pack<V> load(const float* x) {
-  return *reinterpret_cast<const Pack<V>*>(x);
-}
-
-template <int V>
 __device__ void store(__half* out, const Pack<V>& pack) {
   if constexpr (V == 4) {
     const __half2 two[2] = {__floats2half2_rn(pack.v[0], pack.v[1]), __floats2half2_rn(pack.v[2], pack.v[3])};
@@ -79,16 +69,13 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-bool packs(Size cols, ConstFloats x) { return cols % 4 == 0 && aligned16(x.data, x.stride * 4); }
-
 }  // namespace
 
 cudaError_t to_half(Size rows, Size cols, ConstFloats x, __half* out, cudaStream_t stream) {
-  if (packs(cols, x))
-    return for_each(rows, cols / 4, stream,
-                    [=] __device__(Size i, Size j) { store<4>(out + i * cols + 4 * j, load<4>(x.row(i) + 4 * j)); });
-  return for_each(rows, cols, stream,
-                  [=] __device__(Size i, Size j) { store<1>(out + i * cols + j, load<1>(x.row(i) + j)); });
+  return for_packs(rows, cols, packs(cols, x), stream, [=] __device__(Size i, Size j, auto width) {
+    constexpr int V = decltype(width)::value;
+    store<V>(out + i * cols + j, load<V>(x.row(i) + j));
+  });
 }
 
 cudaError_t polynomial_terms(Size count, float c0, float c1, float c2, float c3, float* x, const float* y,
@@ -144,8 +131,15 @@ cudaError_t split_factors(float alpha, float beta, const unsigned* largest_a, co
   });
 }
 
-cudaError_t to_double(Size rows, Size cols, ConstFloats x, double* out, cudaStream_t stream) {
-  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { out[i * cols + j] = x.row(i)[j]; });
+cudaError_t to_double(Size rows, Size cols, Size once, ConstFloats x, double* out, cudaStream_t stream) {
+  return for_packs(rows, cols, packs(cols, x) && once % 4 == 0, stream, [=] __device__(Size i, Size j, auto width) {
+    constexpr int V = decltype(width)::value;
+    const Pack<V> value = load<V>(x.row(i) + j);
+    const double factor = j < once ? 1 : 2;
+    Pack<V, double> exact;
+    for (int k = 0; k < V; ++k) exact.v[k] = factor * value.v[k];
+    store<V>(out + i * cols + j, exact);
+  });
 }
 
 cudaError_t transpose_to_float(Size size, const double* x, Floats out, cudaStream_t stream) {

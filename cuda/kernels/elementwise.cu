@@ -3,9 +3,15 @@
 namespace sparlow::cuda::kernels {
 
 cudaError_t axpby(Size rows, Size cols, float alpha, ConstFloats x, float beta, Floats y, cudaStream_t stream) {
-  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
-    const float scaled = alpha * x.row(i)[j];
-    y.row(i)[j] = beta == 0 ? scaled : scaled + beta * y.row(i)[j];
+  return for_packs(rows, cols, packs(cols, x) && packs(cols, y), stream, [=] __device__(Size i, Size j, auto width) {
+    constexpr int V = decltype(width)::value;
+    Pack<V> sum = load<V>(x.row(i) + j), old{};
+    if (beta != 0) old = load<V>(y.row(i) + j);
+    for (int k = 0; k < V; ++k) {
+      const float scaled = alpha * sum.v[k];
+      sum.v[k] = beta == 0 ? scaled : scaled + beta * old.v[k];
+    }
+    store<V>(y.row(i) + j, sum);
   });
 }
 
@@ -22,9 +28,13 @@ cudaError_t scale(Size rows, Size cols, float factor, Floats x, cudaStream_t str
 }
 
 cudaError_t scale_columns(Size rows, Size cols, Floats x, const float* factors, bool inverse, cudaStream_t stream) {
-  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
-    const float f = factors[j], value = x.row(i)[j];
-    x.row(i)[j] = !inverse ? value * f : f == 0 ? 0.0f : value / f;
+  const bool wide = packs(cols, x) && packs(cols, ConstFloats{factors, 0});
+  return for_packs(rows, cols, wide, stream, [=] __device__(Size i, Size j, auto width) {
+    constexpr int V = decltype(width)::value;
+    const Pack<V> f = load<V>(factors + j);
+    Pack<V> value = load<V>(x.row(i) + j);
+    for (int k = 0; k < V; ++k) value.v[k] = !inverse ? value.v[k] * f.v[k] : f.v[k] == 0 ? 0.0f : value.v[k] / f.v[k];
+    store<V>(x.row(i) + j, value);
   });
 }
 
@@ -34,14 +44,26 @@ cudaError_t scale_rows(Size rows, Size cols, Floats x, const float* factors, cud
 
 cudaError_t scale_by_mask(Size rows, Size cols, Floats x, ConstBytes mask, float kept, float pruned,
                           cudaStream_t stream) {
-  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
-    const float factor = mask.row(i)[j] ? kept : pruned;
-    x.row(i)[j] = factor == 0 ? 0.0f : factor * x.row(i)[j];  // 0 * x would leave -0 and keep NaN
+  return for_packs(rows, cols, packs(cols, x) && packs(cols, mask), stream, [=] __device__(Size i, Size j, auto width) {
+    constexpr int V = decltype(width)::value;
+    const auto stays = load<V>(mask.row(i) + j);
+    Pack<V> value = load<V>(x.row(i) + j);
+    for (int k = 0; k < V; ++k) {
+      const float factor = stays.v[k] ? kept : pruned;
+      value.v[k] = factor == 0 ? 0.0f : factor * value.v[k];  // 0 * x would leave -0 and keep NaN
+    }
+    store<V>(x.row(i) + j, value);
   });
 }
 
 cudaError_t nonzeros(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream) {
-  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) { mask.row(i)[j] = x.row(i)[j] != 0; });
+  return for_packs(rows, cols, packs(cols, x) && packs(cols, mask), stream, [=] __device__(Size i, Size j, auto width) {
+    constexpr int V = decltype(width)::value;
+    const Pack<V> value = load<V>(x.row(i) + j);
+    Pack<V, std::uint8_t> found;
+    for (int k = 0; k < V; ++k) found.v[k] = value.v[k] != 0;
+    store<V>(mask.row(i) + j, found);
+  });
 }
 
 cudaError_t signs(Size rows, Size cols, ConstFloats x, Bytes mask, cudaStream_t stream) {

@@ -71,7 +71,8 @@ cudaError_t split_half(Size rows, Size cols, ConstFloats x, const unsigned* larg
 // factors = {alpha / (s_a s_b), 2^-11 alpha / (s_a s_b), beta, 1}
 cudaError_t split_factors(float alpha, float beta, const unsigned* largest_a, const unsigned* largest_b, float* factors,
                           cudaStream_t stream);
-cudaError_t to_double(Size rows, Size cols, ConstFloats x, double* out, cudaStream_t stream);
+// out = x, from column `once` on 2 x; rows of out are `cols` apart
+cudaError_t to_double(Size rows, Size cols, Size once, ConstFloats x, double* out, cudaStream_t stream);
 // out = x^T rounded, x square with rows `size` apart
 cudaError_t transpose_to_float(Size size, const double* x, Floats out, cudaStream_t stream);
 cudaError_t to_float(Size count, const double* x, float* out, cudaStream_t stream);

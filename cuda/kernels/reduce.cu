@@ -39,11 +39,20 @@ cudaError_t dot_any(Size rows, Size cols, X x, ConstFloats y, double* partials, 
   return cudaGetLastError();
 }
 
+// Sixteen bytes at a time where `wide`.
 __global__ void __launch_bounds__(kThreads)
-    changed(Size rows, Size cols, ConstBytes a, ConstBytes b, unsigned long long* count) {
+    changed(Size rows, Size cols, bool wide, ConstBytes a, ConstBytes b, unsigned long long* count) {
   unsigned differing = 0;
-  for (Size i = blockIdx.x; i < rows; i += gridDim.x)
-    for (Size j = threadIdx.x; j < cols; j += kThreads) differing += a.row(i)[j] != b.row(i)[j];
+  for (Size i = blockIdx.x; i < rows; i += gridDim.x) {
+    if (wide)
+      for (Size j = 16 * threadIdx.x; j < cols; j += 16 * kThreads) {
+        const auto x = load<4>(reinterpret_cast<const unsigned*>(a.row(i) + j)),
+                   y = load<4>(reinterpret_cast<const unsigned*>(b.row(i) + j));
+        for (int k = 0; k < 4; ++k) differing += __popc(__vcmpne4(x.v[k], y.v[k])) / 8;
+      }
+    else
+      for (Size j = threadIdx.x; j < cols; j += kThreads) differing += a.row(i)[j] != b.row(i)[j];
+  }
   differing = __reduce_add_sync(0xffffffffu, differing);
   if (threadIdx.x % 32 == 0 && differing > 0) atomicAdd(count, static_cast<unsigned long long>(differing));
 }
@@ -51,15 +60,19 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 cudaError_t any_nonfinite(Size rows, Size cols, ConstFloats x, unsigned* flag, cudaStream_t stream) {
-  return for_each(rows, cols, stream, [=] __device__(Size i, Size j) {
-    if ((__float_as_uint(x.row(i)[j]) & 0x7f800000u) == 0x7f800000u) atomicOr(flag, 1u);
+  return for_packs(rows, cols, packs(cols, x), stream, [=] __device__(Size i, Size j, auto width) {
+    constexpr int V = decltype(width)::value;
+    const Pack<V> value = load<V>(x.row(i) + j);
+    for (int k = 0; k < V; ++k)
+      if ((__float_as_uint(value.v[k]) & 0x7f800000u) == 0x7f800000u) atomicOr(flag, 1u);
   });
 }
 
 cudaError_t count_changed(Size rows, Size cols, ConstBytes a, ConstBytes b, unsigned long long* count,
                           cudaStream_t stream) {
   const unsigned blocks = static_cast<unsigned>(std::min<Size>(rows, 4096));
-  changed<<<blocks, kThreads, 0, stream>>>(rows, cols, a, b, count);
+  const bool wide = cols % 16 == 0 && aligned16(a.data, a.stride) && aligned16(b.data, b.stride);
+  changed<<<blocks, kThreads, 0, stream>>>(rows, cols, wide, a, b, count);
   return cudaGetLastError();
 }
 

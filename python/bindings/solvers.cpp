@@ -110,6 +110,15 @@ py::dict estimate(const std::string& method, const std::vector<std::tuple<Index,
   return out;
 }
 
+void retarget_into(Backend& backend, const std::vector<PyView>& weights, const PyView& gram, const PyView& drift,
+                   std::pair<double, double> damping, double share, const std::vector<PyView>& out) {
+  std::vector<ConstView> from;
+  std::vector<View> to;
+  for (const PyView& w : weights) from.push_back(w.view());
+  for (const PyView& w : out) to.push_back(w.view());
+  retarget(backend, from, gram.view(), drift.view(), {damping.first, damping.second}, share, to);
+}
+
 py::dict describe(const OptionSpec& spec) {
   constexpr const char* kinds[] = {"integer", "real", "flag", "choice"};
   py::dict out;
@@ -161,6 +170,8 @@ void register_solvers(py::module_& module) {
         return relative_loss(backend, w.view(), w_hat.view(), gram.view());
       },
       py::arg("backend"), py::arg("w"), py::arg("w_hat"), py::arg("gram"), py::call_guard<py::gil_scoped_release>());
+  module.def("retarget", &retarget_into, py::arg("backend"), py::arg("weights"), py::arg("gram"), py::arg("drift"),
+             py::arg("damping"), py::arg("share"), py::arg("out"), py::call_guard<py::gil_scoped_release>());
   module.def("robust_pca", &robust_pca_into, py::arg("backend"), py::arg("w"), py::arg("s"), py::arg("u"), py::arg("v"),
              py::arg("max_iterations"), py::arg("tolerance"));
   module.def("estimate", &estimate, py::arg("method"), py::arg("shapes"), py::arg("pattern"), py::arg("options"));

@@ -121,6 +121,15 @@ def solve(
     seed: int,
 ) -> list[Report]: ...
 def relative_loss(backend: Backend, w: View, w_hat: View, gram: View) -> float: ...
+def retarget(
+    backend: Backend,
+    weights: Sequence[View],
+    gram: View,
+    drift: View,
+    damping: tuple[float, float],
+    share: float,
+    out: Sequence[View],
+) -> None: ...
 def robust_pca(
     backend: Backend, w: View, s: View, u: View, v: View, max_iterations: int, tolerance: float
 ) -> dict[str, Any]: ...

@@ -10,6 +10,7 @@ import math
 OPEN_PATTERNS = ("@row", "@matrix")  # the density is what the budget leaves
 # Keeps a product that is a whole number in decimal, but not in binary, from losing one.
 _NUDGE = 1e-9
+_ROUNDING = 1e-4  # of the budgets that errors name
 
 
 def sign_share(d_out: int, d_in: int, sign_rank: int, value_bits: int) -> float:
@@ -30,6 +31,18 @@ def rank_within(name: str, budget: float, terms: float, shape: tuple[int, int]) 
             f"the budget is {budget}; the nearest feasible budget is {_rounded_up(terms)}"
         )
     return rank
+
+
+def check_rank_left(name: str, budget: float, terms: float, shape: tuple[int, int]) -> None:
+    """ValueError naming the layer if a budget above its other terms is too small for one singular triplet."""
+    d_out, d_in = shape
+    left, triplet = (budget - terms) * d_out * d_in, d_out + d_in
+    if _ROUNDING * d_out * d_in < left < triplet - _NUDGE:
+        raise ValueError(
+            f"{name}: budget {budget} leaves {left:.0f} values for the low-rank part of its {d_out} x {d_in} weight, "
+            f"less than one singular triplet ({triplet}), so its rank vanishes; the nearest feasible budgets are "
+            f"{_rounded_up(terms)} without a low-rank part and {_rounded_up(terms + triplet / (d_out * d_in))}"
+        )
 
 
 def closed_pattern(name: str, pattern: str, budget: float, terms: float, shape: tuple[int, int]) -> str:

@@ -88,7 +88,21 @@ def shared(call: Call, earlier: Call) -> Call:
 
 def moved(call: Call, device: torch.device) -> Call:
     """`call` with its tensors on `device`."""
-    return Call(_moved(call.args, device), _moved(call.kwargs, device), call.slot)
+    return _changed(call, lambda tensor: tensor.to(device))
+
+
+def converted(calls: Sequence[Call], before: torch.dtype, after: torch.dtype) -> list[Call]:
+    """`calls` with their tensors of dtype `before` in `after`; what they hold in common they still do."""
+    found: dict[int, Tensor] = {}
+
+    def convert(tensor: Tensor) -> Tensor:
+        if tensor.dtype != before or before == after:
+            return tensor
+        if id(tensor) not in found:
+            found[id(tensor)] = tensor.to(after)
+        return found[id(tensor)]
+
+    return [_changed(call, convert) for call in calls]
 
 
 def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Tensor]:
@@ -135,11 +149,15 @@ def _share(new: Any, old: Any) -> Any:
     return new
 
 
-def _moved(tree: Any, device: torch.device) -> Any:
+def _changed(call: Call, change: Callable[[Tensor], Tensor]) -> Call:
+    return Call(_mapped(call.args, change), _mapped(call.kwargs, change), call.slot)
+
+
+def _mapped(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(tree, Tensor):
-        return tree.to(device)
+        return change(tree)
     if type(tree) in (tuple, list):
-        return type(tree)(_moved(item, device) for item in tree)
+        return type(tree)(_mapped(item, change) for item in tree)
     if type(tree) is dict:
-        return {key: _moved(value, device) for key, value in tree.items()}
+        return {key: _mapped(value, change) for key, value in tree.items()}
     return tree

@@ -26,9 +26,9 @@ _BYTES_PER_CHARACTER = 140  # of a text while it becomes tokens: ids, offsets an
 def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
     """Memory and time of `job`, whose model may be on the meta device.
 
-    Memory: the process, the model, the calibration stream, one block in the dtype of the forward passes with its Gram
-    matrices, the largest call of the solver, what matching adds and what an allocation holds of the whole model. Time:
-    every product at the speed of one timed here.
+    Memory: the process, the model, the calibration stream (twice for `repair`), one block in the dtype of the forward
+    passes with its Gram matrices, the largest call of the solver, what matching adds and what an allocation holds of
+    the whole model. Time: every product at the speed of one timed here.
     """
     calibrated = job.needs_calibration or recipe.matching is not None or recipe.calibration.source is not None
     tokens = recipe.calibration.windows * recipe.calibration.window_tokens if calibrated else 0
@@ -36,7 +36,7 @@ def estimate_plan(model: Any, job: Job, recipe: Recipe) -> Plan:
     for block in job.blocks:
         block_bytes, block_flops = _solver(block)
         solver_bytes = max(solver_bytes, block_bytes)
-        flops += block_flops + _forward_flops(block, tokens)
+        flops += block_flops + _forward_flops(block, tokens, recipe.repair > 0)
     peak = _held_bytes(model) + solver_bytes + (_calibration_bytes(model, job, recipe, tokens) if calibrated else 0)
     peak += _allocation_bytes(model, job, recipe)
     words = ""
@@ -77,11 +77,12 @@ def _solver(block: BlockJob) -> tuple[float, float]:
     return peak, flops
 
 
-def _forward_flops(block: BlockJob, tokens: int) -> float:
-    """Two passes through the block, and the Gram matrix of each input width once."""
+def _forward_flops(block: BlockJob, tokens: int, repair: bool) -> float:
+    """Two passes through the block and the Gram matrix of each input width; for `repair` the same again."""
     weights = sum(p.numel() for p in block.block.module.parameters() if p.ndim == 2)
     widths = {(job.layer.name.rpartition(".")[0], job.layer.shape[1]) for job in block.layers}
-    return tokens * (4.0 * weights + sum(float(d_in) ** 2 for _, d_in in widths))
+    squares = sum(float(d_in) ** 2 for _, d_in in widths)
+    return tokens * (4.0 * weights + squares) + (tokens * (4.0 * weights + 2 * squares) if repair else 0)
 
 
 def _calibration_bytes(model: Any, job: Job, recipe: Recipe, tokens: int) -> float:
@@ -93,6 +94,8 @@ def _calibration_bytes(model: Any, job: Job, recipe: Recipe, tokens: int) -> flo
     widest = max((sum(layer.layer.shape[0] for layer in entry.layers) for entry in job.blocks), default=0)
     batch = min(recipe.calibration.batch * recipe.calibration.window_tokens, tokens)
     stream = tokens * width
+    if recipe.repair > 0:
+        stream, grams = 2 * stream, 2 * grams
     return float(size * (stream + max(entries * width, block + batch * widest)) + grams + _text_bytes(recipe))
 
 
@@ -107,9 +110,10 @@ def _allocation_bytes(model: nn.Module, job: Job, recipe: Recipe) -> float:
     if recipe.allocation is None:
         return 0.0
     strategy, size = recipe.allocation.strategy, recipe.forward_dtype.itemsize
-    whole = strategy == "policy" or (strategy == "greedy" and recipe.allocation.weight == "model")
+    weighed = strategy in ("greedy", "score", "policy") and recipe.allocation.weight == "model"
+    whole = strategy == "policy" or weighed
     entries = sum(layer.layer.shape[0] * layer.layer.shape[1] for layer in job.layers)
-    held = {"policy": 2 * 4 + 1, "score": 2 * 4 + 1, "greedy": size}.get(strategy, 0)
+    held = {"policy": 2 * 4 + 1, "score": 2 * 4 + 1}.get(strategy, 0) + size * weighed
     return (sum(p.numel() for p in model.parameters()) * size if whole else 0) + float(held * entries)
 
 

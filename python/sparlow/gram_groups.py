@@ -16,10 +16,11 @@ from .solve import Gram
 
 @dataclass
 class GramGroup:
-    """Linears that read one input, and the Gram matrix of that input."""
+    """Linears that read one input, the Gram matrix of that input, and its drift [d_in, d_in] where it is measured."""
 
     layers: list[LinearLayer]
     gram: Gram
+    drift: Tensor | None = None
 
 
 class GramCollector:

@@ -83,6 +83,8 @@ def job_windows(job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Te
                 "matching needs calibration data: give 'calibration.source' in the recipe, or tokens; or leave "
                 "'matching' out"
             )
+        if recipe.repair > 0:
+            raise ValueError("repair needs calibration data: give 'calibration.source' in the recipe, or tokens")
         if recipe.allocation is not None:
             raise ValueError(
                 f"allocation '{recipe.allocation.strategy}' needs calibration data: give 'calibration.source' in the "

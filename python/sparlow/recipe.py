@@ -100,6 +100,9 @@ class Recipe(Strict):
     of giving the same to each; see `allocation.settings.Allocation`.
     sequential: in a block, collect the inputs of later layers again when those before them (in the order in which the
     block defines them) are compressed, so that they see and repair what those lost; one more pass per shared input.
+    repair: what a layer's outputs are fitted to, 0: those of its dense weight on the inputs that the compressed blocks
+    before it make; 1: those on the dense model's own inputs, so that it also repairs what those blocks lost; between:
+    the mean so weighted. Takes three more passes through each block, and the hidden states twice.
     matching: train the layers of each compressed block together, see `Matching`; true for its defaults.
     dtype: of the stored tensors. compute_dtype: of the calibration forward passes (default: float32 on
     the CPU, bfloat16 on a GPU). device: "cpu", "cuda" or "cuda:N". seed: of the windows drawn and of the
@@ -118,6 +121,7 @@ class Recipe(Strict):
     exclude: list[ModulePattern] = Field(default_factory=list)
     overrides: list[Override] = Field(default_factory=list)
     sequential: bool = False
+    repair: float = Field(default=0, ge=0, le=1)
     matching: Annotated[Matching | None, BeforeValidator(_switch)] = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     compute_dtype: Literal["bfloat16", "float16", "float32"] | None = None
@@ -130,6 +134,11 @@ class Recipe(Strict):
             raise ValueError(f"device '{self.device}' is not 'cpu', 'cuda' or 'cuda:N'")
         check_low_rank("the recipe", self.method, self.pattern, self.rank, self.budget)
         check_choice("the recipe", self._choice(None))
+        if self.repair > 0 and self.sequential:
+            raise ValueError(
+                "repair compares the inputs of the dense block on both streams, sequential has replaced part of it by "
+                "then; use one of them"
+            )
         if self.allocation is not None:
             check_allocation(self._choice(None), self.allocation)
         for override in self.overrides:
@@ -191,7 +200,8 @@ class Recipe(Strict):
 
     def _choice(self, override: Override | None) -> Choice:
         bits = 8 * getattr(torch, self.dtype).itemsize
-        base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping, bits)
+        allocated = self.allocation is not None
+        base = Choice(self.method, self.options, self.pattern, self.rank, self.budget, self.damping, bits, allocated)
         if override is None:
             return base
         return base.overridden(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .allocation.settings import Allocation
-from .budget import OPEN_PATTERNS, closed_pattern, rank_within, sign_share
+from .budget import OPEN_PATTERNS, check_rank_left, closed_pattern, rank_within, sign_share
 from .solve import Damping, OptionValue, check_options, method_info, parse_pattern, sign_rank
 
 DEFAULT_RANK = 64
@@ -24,7 +24,10 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe with one override applied, before the shape of a layer is known."""
+    """A recipe with one override applied, before the shape of a layer is known.
+
+    allocated: its budget is shared out among the layers, so that a layer may go without a low-rank part.
+    """
 
     method: str
     options: dict[str, OptionValue]
@@ -33,6 +36,7 @@ class Choice:
     budget: float | None
     damping: Damping
     value_bits: int = 16
+    allocated: bool = False
 
     def plan(self, name: str, d_out: int, d_in: int) -> LayerPlan:
         """The plan of the d_out x d_in layer `name`; ValueError naming it if rank or budget do not fit."""
@@ -44,6 +48,8 @@ class Choice:
         elif self.budget is not None:
             terms = parse_pattern(pattern).density + sign_share(d_out, d_in, signed, self.value_bits)
             rank = rank_within(name, self.budget, terms, (d_out, d_in))
+            if rank == 0 and not self.allocated:
+                check_rank_left(name, self.budget, terms, (d_out, d_in))
         if rank is None:
             rank = DEFAULT_RANK if method_info(self.method).low_rank else 0
         if rank > min(d_out, d_in):
@@ -74,7 +80,7 @@ class Choice:
             size = (rank, budget)
         elif not low_rank:
             size = (0, None)
-        return Choice(chosen, merged, pattern, *size, damping or self.damping, self.value_bits)
+        return Choice(chosen, merged, pattern, *size, damping or self.damping, self.value_bits, self.allocated)
 
 
 def check_low_rank(where: str, method: str, pattern: str, rank: int | None, budget: float | None) -> None:
@@ -107,7 +113,7 @@ def check_choice(where: str, choice: Choice) -> None:
     if choice.budget is not None and choice.budget < density:
         raise ValueError(
             f"{where}: budget {choice.budget} is below the density {density} of pattern '{choice.pattern}' "
-            f"alone; raise the budget or choose a sparser pattern"
+            f"alone; the nearest feasible budget is {density}, or choose a sparser pattern"
         )
 
 

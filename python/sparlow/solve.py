@@ -256,6 +256,31 @@ def relative_loss(w: Tensor, w_hat: Tensor, gram: Gram | Tensor) -> float:
     return float(value)
 
 
+def retarget(
+    weights: Sequence[Tensor], gram: Gram | Tensor, drift: Tensor, *, damping: Damping, share: float
+) -> list[Tensor]:
+    """The weights that, on drifted inputs, come closest to what `weights` made of the inputs as they were.
+
+    weights [d_out, d_in]; gram YᵀY and drift (X - Y)ᵀY [d_in, d_in], X the inputs as they were and Y as they are.
+    share: 1 for the outputs on X, 0 for those on Y, which the weights make already. Returns float32 tensors.
+    ValueError for shapes that do not fit, and for a matrix that is not YᵀY.
+    """
+    matrix = _gram_matrix(gram)
+    assert matrix is not None
+    originals = [weight.detach().to(torch.float32).contiguous() for weight in weights]
+    found, moved = [torch.empty_like(weight) for weight in originals], drift.detach().to(torch.float32).contiguous()
+    _core.retarget(
+        backend_for(matrix.device),
+        [view_of(weight) for weight in originals],
+        view_of(matrix),
+        view_of(moved),
+        (damping.diagonal, damping.mean),
+        share,
+        [view_of(weight) for weight in found],
+    )
+    return found
+
+
 def estimate(
     method: str, shapes: Sequence[tuple[int, int, int]], pattern: str, options: Mapping[str, OptionValue] | None = None
 ) -> dict[str, Any]:

@@ -47,6 +47,11 @@ class Stream:
         return sum(hidden.shape[0] * hidden.shape[1] for hidden in self._hidden)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the hidden states and of every forward pass."""
+        return self._dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the stream's hidden states."""
         return sum(hidden.nbytes for hidden in self._hidden)
@@ -69,6 +74,14 @@ class Stream:
         with lent_module(block.module, self._dtype, self._device), torch.no_grad():
             for hidden, calls in zip(inputs, self._calls, strict=True):
                 yield _finite(block, calls[index].run(block.module, hidden.to(self._device)))
+
+    def paired(self, index: int, inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `outputs`, but every batch runs on the stream's own hidden states first; yields both outputs."""
+        block = self._blocks[index]
+        with lent_module(block.module, self._dtype, self._device), torch.no_grad():
+            for own, hidden, calls in zip(self._hidden, inputs, self._calls, strict=True):
+                first = calls[index].run(block.module, own)
+                yield first, _finite(block, calls[index].run(block.module, hidden.to(self._device)))
 
     def grams(self, index: int, layers: Sequence[LinearLayer]) -> list[GramGroup]:
         """Run block `index` on the stream and accumulate the Gram matrix of each input of `layers`.

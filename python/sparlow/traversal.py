@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from .drift import DenseStream
+from .gram_groups import GramGroup
 from .job import BlockJob, Job, LayerJob
 from .journal import Finished, Journal
 from .layers import SparseLowRankLinear
@@ -16,7 +18,7 @@ from .matching.stage import Matcher, trouble
 from .models import LinearLayer, replace_module
 from .recipe import Recipe
 from .records import LayerRecord, MatchingRecord, Progress
-from .solve import Decomposition, Gram, decompose, relative_loss
+from .solve import Decomposition, Gram, decompose, relative_loss, retarget
 from .stream import Stream
 
 Replacement = tuple[LinearLayer, SparseLowRankLinear, LayerRecord]
@@ -41,13 +43,16 @@ def traverse(
     records: list[LayerRecord] = []
     matched: list[MatchingRecord] = []
     matcher = _matcher(stream, recipe)
+    dense = DenseStream(stream) if stream is not None and recipe.repair > 0 else None
     for index, block in enumerate(job.blocks):
         progress.block(index)
         earlier = None if journal is None else journal.read(index)
         if matcher is not None:
-            matcher.before(index, compress=bool(block.layers) and earlier is None)
+            matcher.before(index, block.block, compress=bool(block.layers) and earlier is None)
+        if dense is not None and (earlier is not None or not block.layers):
+            dense.advance(index)
         finished = earlier or Finished({})
-        for layer, compressed, record in _block(block, index, stream, recipe, earlier):
+        for layer, compressed, record in _block(block, index, stream, dense, recipe, earlier):
             _replace(model, layer.name, compressed, originals)
             finished.layers[layer.name] = compressed, record
             records.append(record)
@@ -106,7 +111,12 @@ def _set_vectors(model: nn.Module, vectors: dict[str, Tensor], originals: dict[s
 
 
 def _block(
-    block: BlockJob, index: int, stream: Stream | None, recipe: Recipe, earlier: Finished | None
+    block: BlockJob,
+    index: int,
+    stream: Stream | None,
+    dense: DenseStream | None,
+    recipe: Recipe,
+    earlier: Finished | None,
 ) -> Iterator[Replacement]:
     """The compressed layers of a block, those that the solver takes together in one piece."""
     if earlier is not None:
@@ -114,8 +124,8 @@ def _block(
             compressed, record = earlier.layers[job.layer.name]
             yield job.layer, compressed.to(job.layer.weight.device), record
         return
-    for layers, gram in _inputs(block, index, stream, recipe.sequential):
-        yield from _compress(layers, gram, recipe)
+    for layers, group in _inputs(block, index, stream, dense, recipe.sequential):
+        yield from _compress(layers, group, recipe)
 
 
 def _keep(model: nn.Module, journal: Journal, index: int, finished: Finished) -> None:
@@ -127,9 +137,9 @@ def _keep(model: nn.Module, journal: Journal, index: int, finished: Finished) ->
 
 
 def _inputs(
-    block: BlockJob, index: int, stream: Stream | None, sequential: bool
-) -> Iterator[tuple[list[LayerJob], Gram | None]]:
-    """The layers that one call of the solver takes, with the Gram matrix of the input they share.
+    block: BlockJob, index: int, stream: Stream | None, dense: DenseStream | None, sequential: bool
+) -> Iterator[tuple[list[LayerJob], GramGroup | None]]:
+    """The layers that one call of the solver takes, with what is known of the input they share.
 
     sequential: taken anew for each, when the layers before it have been replaced.
     """
@@ -138,13 +148,15 @@ def _inputs(
         return
     jobs = {job.layer.name: job for job in block.layers}
     groups = stream.grams(index, [job.layer for job in block.layers]) if jobs else []
+    if dense is not None and groups:
+        dense.measure(index, groups)
     total = len(groups)
     while groups:
         group = groups.pop(0)
         if sequential and len(groups) < total - 1:
             group = stream.grams(index, group.layers)[0]
         for alike in _alike([jobs[layer.name] for layer in group.layers]):
-            yield alike, group.gram
+            yield alike, group
 
 
 def _alike(jobs: list[LayerJob]) -> list[list[LayerJob]]:
@@ -157,8 +169,11 @@ def _alike(jobs: list[LayerJob]) -> list[list[LayerJob]]:
     return list(parts.values())
 
 
-def _compress(jobs: list[LayerJob], gram: Gram | None, recipe: Recipe) -> Iterator[Replacement]:
+def _compress(jobs: list[LayerJob], group: GramGroup | None, recipe: Recipe) -> Iterator[Replacement]:
+    gram = None if group is None else group.gram
     weights = [job.layer.weight.to(recipe.device, torch.float32) for job in jobs]
+    if group is not None and group.drift is not None:
+        weights = retarget(weights, group.gram, group.drift, damping=jobs[0].plan.damping, share=recipe.repair)
     results = _solve(jobs, weights, gram, recipe.seed)
     matrix = None if gram is None else gram.matrix()
     tokens = 0 if gram is None else gram.tokens

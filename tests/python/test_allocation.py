@@ -13,10 +13,12 @@ from checkpoint_helpers import tiny_model
 import sparlow
 from sparlow.allocation.groups import keep_best, split_by_method, split_by_rpca
 from sparlow.allocation.knapsack import Option, choose, lower_hull
-from sparlow.allocation.measure import outlying_share
+from sparlow.allocation.measure import lent_model, outlying_share
 from sparlow.allocation.policy import Policy, project, start
 from sparlow.allocation.ratios import shares_by_statistic, split
+from sparlow.allocation.sensitivity import second_order_rises
 from sparlow.allocation.slots import Slot, check_feasible
+from sparlow.job import make_job
 from sparlow.recipe import Recipe
 from sparlow.recipe_rules import LayerPlan
 from synthetic import build_layer
@@ -250,6 +252,46 @@ def test_the_estimate_counts_what_an_allocation_holds() -> None:
     assert sparlow.plan(model, recipe("policy")).peak_bytes >= without + 9 * 16_896
 
 
+def test_rises_are_half_the_squared_directional_gradients() -> None:
+    """Against gradients of the layers' outputs that autograd keeps, on the same windows."""
+    model = tiny_model(dtype=torch.float32)
+    job = make_job(model, recipe("greedy"))
+    random = torch.Generator().manual_seed(5)
+    names = [layer.layer.name for layer in job.layers]
+    errors = {n: 0.1 * torch.randn(model.get_submodule(n).weight.shape, generator=random) for n in names}
+    ids = tokens().reshape(8, 32)
+    with lent_model(model, job, recipe("greedy")) as loss:
+        found = second_order_rises(loss, errors, ids)
+        doubled = second_order_rises(loss, {n: 2 * e for n, e in errors.items()}, ids)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for name in names:
+        model.get_submodule(name).register_forward_hook(lambda *call, n=name: seen.update({n: (call[1][0], call[2])}))
+    wanted = dict.fromkeys(names, 0.0)
+    for window in ids:
+        logits = model(input_ids=window[None]).logits[0, :-1]
+        total = torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum")
+        gradients = torch.autograd.grad(total, [seen[name][1] for name in names])
+        for name, gradient in zip(names, gradients, strict=True):
+            moved = seen[name][0] @ errors[name].T
+            wanted[name] += float((gradient * moved).sum(-1).square().sum()) / 2 / ids[:, 1:].numel()
+    for name in names:
+        assert found[name] == pytest.approx(wanted[name], rel=1e-3)
+        assert doubled[name] == pytest.approx(4 * found[name], rel=1e-3)
+
+
+def test_a_selection_may_decide_how_much_and_not_what() -> None:
+    """low_rank divides what each layer was given; null keeps ranks and entries as selected."""
+    shares = {}
+    for low_rank in (0.25, None):
+        chosen = recipe("score", allocation={"low_rank": low_rank})
+        done = sparlow.compress(tiny_model(dtype=torch.float32), chosen, tokens=tokens())
+        sizes = [(r.rank * (r.d_out + r.d_in), r.density * r.d_out * r.d_in) for r in done.layers if r.density < 1]
+        shares[low_rank] = [low / (low + sparse) for low, sparse in sizes]
+    assert all(share <= 0.2501 for share in shares[0.25])
+    assert max(shares[None]) > 0.3
+
+
 # Recipes ---------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +309,7 @@ def test_the_estimate_counts_what_an_allocation_holds() -> None:
         ),
         ({"allocation": {"strategy": "policy", "floor": 0.0}}, "floor is 0.0: probabilities of 0 and 1"),
         ({"allocation": {"strategy": "owl", "bins": 4}}, "'bins' is not read by strategy 'owl', only by score, policy"),
+        ({"allocation": {"strategy": "owl", "low_rank": None}}, "'owl' selects no ranks: give low_rank a number"),
         ({"allocation": {"strategi": "owl"}}, "unknown key 'strategi'; did you mean 'strategy'"),
     ],
 )

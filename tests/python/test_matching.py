@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -10,17 +12,21 @@ from typing import Any
 import pytest
 import torch
 from families import tiny_model
+from rich.console import Console
 
 import sparlow
 from sparlow.api import compress, plan
 from sparlow.layers import SparseLowRankLinear
+from sparlow.matching.graphs import Rehearsal, Waits
 from sparlow.matching.settings import Matching
 from sparlow.matching.steps import Stepper
 from sparlow.matching.terms import LowRankTerm, SparseTerm
 from sparlow.matching.trainer import held_batches, rate_at
 from sparlow.recipe import Recipe
 from sparlow.records import MatchingRecord, Silent
+from sparlow.report import matching_table
 from sparlow.solve import relative_loss
+from sparlow.stream import Stream
 
 _TOKENS = torch.randint(0, 96, (48, 16), generator=torch.Generator().manual_seed(3))
 _CALIBRATION = {"windows": 48, "window_tokens": 16}
@@ -119,6 +125,16 @@ def test_host_activations_give_the_same_bits() -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize(("forward", "matching"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_the_passes_of_matching_may_have_another_dtype(forward: str, matching: str) -> None:
+    settings = {**_FAST, "dtype": matching}
+    result = compress(tiny_model("llama"), _recipe(settings, compute_dtype=forward), tokens=_TOKENS)
+    same = compress(tiny_model("llama"), _recipe({**_FAST, "dtype": forward}, compute_dtype=forward), tokens=_TOKENS)
+    assert result.matching[0].held_out_after < result.matching[0].held_out_before
+    assert result.matching[0].held_out_after != same.matching[0].held_out_after
+    assert result.matching[0].held_out_after == pytest.approx(same.matching[0].held_out_after, rel=0.02)
+
+
 class _Interrupter(Stepper):
     """Stops training like Ctrl-C in its thirteenth step, when the first epoch is complete."""
 
@@ -129,6 +145,25 @@ class _Interrupter(Stepper):
         if self.count == 14:
             raise KeyboardInterrupt
         super().step(batch, rate)
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.to("meta"),
+        lambda x: torch.empty_like(x, device="meta").copy_(x),
+    ],
+)
+def test_a_rehearsal_finds_what_a_graph_cannot_hold(waits: Any) -> None:
+    x = torch.randn(8, 8, requires_grad=True)
+    with Rehearsal():
+        (torch.nn.functional.linear(x, x).to(torch.bfloat16).float() ** 2).sum().backward()
+    assert x.grad is not None
+    with Rehearsal(), pytest.raises(Waits):
+        waits(x.detach())
 
 
 def test_interruption_leaves_the_model_as_it_was_and_the_student_at_its_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +210,11 @@ def test_divergence_lowers_the_step_and_keeps_the_best() -> None:
     assert record.held_out_after <= record.held_out_before
     assert record.curve[-1].learning_rate < record.curve[1].learning_rate
     assert any("model.layers.0: matching diverged" in note for note in watcher.notes)
+    console = Console(width=200, file=io.StringIO())
+    console.print(matching_table([dataclasses.asdict(record)]))
+    cells = console.file.getvalue().splitlines()[1].split()
+    assert cells[0] == "model.layers.0"
+    assert cells[-2] == str(record.lowered)
     assert all(torch.isfinite(p).all() for p in result.model.parameters() if p.is_floating_point())
 
 
@@ -218,11 +258,12 @@ def test_matching_needs_data() -> None:
         compress(tiny_model("llama"), _recipe(calibration=short), tokens=_TOKENS)
 
 
-def test_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [(Stepper, "step"), (Stream, "outputs")])
+def test_out_of_memory_says_what_to_lower(place: tuple[type, str], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Stepper, "step", full)
+    monkeypatch.setattr(*place, full)
     with pytest.raises(MemoryError, match=r"matching 4 windows per step .* lower matching\.batch"):
         compress(tiny_model("llama"), _recipe(), tokens=_TOKENS)
 

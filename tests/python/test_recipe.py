@@ -112,7 +112,7 @@ def test_empty_yaml_is_the_default_recipe(tmp_path: Path) -> None:
         ({"overrides": [{"match": "a", "pattern": "5:4"}]}, "5:4"),
         ({"rank": 4, "budget": 0.6}, "both rank .4. and budget .0.6."),
         ({"rank": -1}, "rank: .*greater than or equal to 0"),
-        ({"budget": 0.4}, "budget 0.4 is below the density 0.5"),
+        ({"budget": 0.4}, "budget 0.4 is below the density 0.5 .*nearest feasible budget is 0.5, or"),
         ({"method": "wanda", "rank": 4}, "method 'wanda' has none"),
         ({"damping": {"mean": -1.0}}, "damping must be finite and >= 0"),
         ({"device": "gpu"}, "device 'gpu' is not"),
@@ -145,6 +145,16 @@ def test_bad_yaml_names_the_file(tmp_path: Path, text: str, message: str) -> Non
 def test_rank_above_the_shape_names_the_layer() -> None:
     with pytest.raises(ValueError, match=r"layers\.3\.k_proj: rank 65 is larger than min.* = 64"):
         Recipe(rank=65).resolve("layers.3.k_proj", 64, 128)
+
+
+def test_a_rank_that_vanishes_is_refused_with_the_budgets_around_it() -> None:
+    message = r"q: budget 0\.51 leaves 82 values .* triplet \(192\).*budgets are 0\.5 without .* and 0\.5235"
+    with pytest.raises(ValueError, match=message):
+        Recipe(budget=0.51).resolve("q", 64, 128)
+    assert Recipe(budget=0.5).resolve("q", 64, 128).rank == 0
+    assert Recipe(budget=0.5235).resolve("q", 64, 128).rank == 1
+    shared = Recipe.from_dict({"budget": 0.51, "allocation": {"strategy": "owl"}})
+    assert shared.resolve("q", 64, 128).rank == 0  # other layers may use what this one cannot
 
 
 def test_updated_validates() -> None:

@@ -206,7 +206,9 @@ def test_option_values_out_of_range(layer: Any, method: MethodInfo) -> None:
                 run(layer.w, layer.gram, method.name, options={name: option.low + 0.5})
 
 
-@pytest.mark.parametrize("text", ["", "2", "4:4", "0:4", "2:4:8", "0.5", "1.5@row", "0.5@column", "half"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "4:4", "0:4", "2:4:8", "2:4@row", "2:4@0.5", "0.5", "1.5@row", "0.5@column", "half"]
+)
 def test_unknown_patterns_list_the_accepted_forms(layer: Any, text: str) -> None:
     with pytest.raises(ValueError, match=r"accepted forms: '2:4' .*, '0\.5@row', '0\.5@matrix', 'dense'"):
         parse_pattern(text)

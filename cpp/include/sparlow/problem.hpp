@@ -64,7 +64,8 @@ struct Solution {
 // targets.
 class SPARLOW_API ScaledGram {
  public:
-  ScaledGram(Backend& backend, ConstView gram, Damping damping);
+  // diagonal_only: checks the matrix and has the input norms, nothing else.
+  ScaledGram(Backend& backend, ConstView gram, Damping damping, bool diagonal_only = false);
 
   GramFactor& factor() { return *factor_; }
   ConstView scaled() const { return scaled_.view(); }  // diag(1/n) (damped h) diag(1/n)

@@ -74,6 +74,12 @@ SPARLOW_API std::vector<Solution> solve(Backend& backend, std::string_view metho
 // tr(e h e^T) / tr(w h w^T) with e = w - w_hat and h undamped; 0 when both are 0.
 SPARLOW_API double relative_loss(Backend& backend, ConstView w, ConstView w_hat, ConstView gram);
 
+// out_i = w_i + share w_i drift (damped h)^-1: with drift = (x - y)^T y and h = y^T y, what on inputs y comes closest
+// to w_i on inputs x (share 1), or to the mean of both outputs so weighted. Inputs that are always 0 in y change
+// nothing.
+SPARLOW_API void retarget(Backend& backend, std::span<const ConstView> weights, ConstView gram, ConstView drift,
+                          Damping damping, double share, std::span<const View> out);
+
 // w ~ l + s by robust PCA: min ||l||_* + ||s||_1 / sqrt(max(rows, cols)).
 struct PrincipalParts {
   Matrix l, s;

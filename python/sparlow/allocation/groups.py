@@ -27,7 +27,7 @@ class Candidates:
 
     u, v: triplets; s: sparse part; entry_group uint8 [d_out, d_in]: group of every entry, 0 for those always kept.
     triplets: how many each triplet group holds; entries: the same of entry groups. scores: of every group, loss that it
-    saves per value it takes, as a share of tr(W G Wᵀ).
+    saves per value it takes, as a share of tr(W G Wᵀ), times what such a share weighs.
     """
 
     slot: Slot

@@ -97,24 +97,42 @@ class ModelLoss:
         with torch.inference_mode():
             return window_losses(self._model, ids) / len(ids)
 
-    @contextmanager
-    def replaced(self, name: str, w: Tensor) -> Iterator[None]:
-        """With another weight in one layer."""
-        target = self.weight(name)
-        before = target.clone()
-        target.copy_(w)
+    def module(self, name: str) -> Any:
+        """The linear itself."""
+        return self._layers[name].module
+
+    def backward(self, ids: Tensor) -> None:
+        """Gradients of the summed cross-entropy of windows ids [batch, window], by activations only."""
+        embeddings = self._model.get_input_embeddings()
+        handle = embeddings.register_forward_hook(lambda *call: call[2].detach().requires_grad_())
         try:
-            yield
+            logits = self._model(input_ids=ids, use_cache=False).logits
         finally:
-            target.copy_(before)
+            handle.remove()
+        predicted, wanted = logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
+        total = torch.nn.functional.cross_entropy(predicted, wanted, reduction="sum")
+        total.backward()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def lent_model(model: Any, job: Job, recipe: Recipe) -> Iterator[ModelLoss]:
     """The model on the recipe's device, in the dtype of its forward passes, on copies that may be written to."""
     copies = [layer.layer.module for layer in job.layers]
-    with lent_module(model, recipe.forward_dtype, recipe.device), torch.no_grad():
+    with _frozen(model), lent_module(model, recipe.forward_dtype, recipe.device), torch.no_grad():
         for module in copies:  # a tensor that needs no conversion would be the model's own
             parameter = module.get_parameter("weight")
             parameter.data = parameter.data.clone()
         yield ModelLoss(model, job)
+
+
+@contextmanager
+def _frozen(model: Any) -> Iterator[None]:
+    """No parameter asks for a gradient."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from torch import Tensor
 
 from sparlow.allocation.knapsack import Option
@@ -19,8 +17,11 @@ _RANK_SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 def plans_of(slot: Slot, budget: float, low_rank: float) -> list[LayerPlan]:
-    """Plans around the mean budget, the smallest one among them, without repetitions."""
-    plans = {(plan.pattern, plan.rank): plan for plan in _plans_at(slot, slot.least, 0.0)}
+    """Plans around the mean budget, without repetitions.
+
+    None is far below it: how the model's loss rises is measured at the mean, and tells nothing of layers that are gone.
+    """
+    plans: dict[tuple[str, int], LayerPlan] = {}
     for scale in _OPEN_SCALES if slot.open else _RANK_SCALES:
         for plan in _plans_at(slot, _values(slot, budget, scale), low_rank):
             plans[plan.pattern, plan.rank] = plan
@@ -44,26 +45,13 @@ def _plans_at(slot: Slot, values: float, low_rank: float) -> list[LayerPlan]:
 
 
 def menu_of(
-    slot: Slot, w: Tensor, gram: Tensor, budget: float, low_rank: float, dense: bool, weight: float, seed: int
+    slot: Slot, w: Tensor, gram: Tensor, budget: float, low_rank: float, dense: bool, seed: int
 ) -> list[Option]:
-    """The options of one layer. Losses are relative ones times `weight`; dense: with the layer as it is among them."""
+    """The options of one layer with their relative losses; dense: with the layer as it is among them."""
     options = []
     for plan in plans_of(slot, budget, low_rank):
         report = solve_layer(slot.name, w, gram, quick_plan(plan), seed).report
-        options.append(Option(plan, slot.cost(plan), weight * report.relative_loss))
+        options.append(Option(plan, slot.cost(plan), report.relative_loss))
     if dense:
         options.append(Option(LayerPlan("magnitude", pattern="dense"), slot.size, 0.0))  # all of its entries
     return options
-
-
-def weights_by_model(
-    losses: Mapping[str, float], rises: Mapping[str, float], slots: Sequence[Slot]
-) -> dict[str, float]:
-    """Rise of the model's loss per relative loss of each layer; rises drowned in noise count as the smallest clear one.
-
-    losses: relative loss of each layer compressed alone; rises: of the model's loss then.
-    """
-    slopes = {slot.name: rises[slot.name] / max(losses[slot.name], 1e-12) for slot in slots}
-    clear = sorted(slope for slope in slopes.values() if slope > 0)
-    least = clear[len(clear) // 20] if clear else 1.0
-    return {name: max(slope, least) for name, slope in slopes.items()}

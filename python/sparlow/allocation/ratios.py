@@ -20,8 +20,13 @@ def shares_by_statistic(slots: Sequence[Slot], statistics: Sequence[float], tota
     low, high = min(statistics), max(statistics)
     width = high - low
     raised = [2 * spread * (s - low) / width if width > 0 else 0.0 for s in statistics]
-    offset = _offset(slots, raised, total)
-    return [_clipped(slot, share + offset) for slot, share in zip(slots, raised, strict=True)]
+    return shifted(slots, raised, total)
+
+
+def shifted(slots: Sequence[Slot], shares: Sequence[float], total: float) -> list[float]:
+    """Values of each slot: its share of its size, all shares moved by one amount so that they add up to `total`."""
+    offset = _offset(slots, shares, total)
+    return [_clipped(slot, share + offset) for slot, share in zip(slots, shares, strict=True)]
 
 
 def _clipped(slot: Slot, share: float) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from sparlow.allocation.groups import Candidates, keep_best, split_by_method, split_by_rpca
 from sparlow.allocation.measure import ModelLoss, lent_model, quick_plan, solve_layer
 from sparlow.allocation.policy import Policy, project, start
+from sparlow.allocation.ratios import shifted, split
+from sparlow.allocation.sensitivity import Sensitivity
 from sparlow.allocation.setting import Plans, Setting
 from sparlow.allocation.slots import Slot
 
@@ -19,7 +23,7 @@ def by_score(setting: Setting) -> Plans:
     candidates = _candidates(setting)
     scores, costs = _flat(candidates)
     order = scores.argsort(descending=True, stable=True).tolist()
-    return _plans(candidates, keep_best(order, costs, setting.total - sum(c.base for c in candidates)))
+    return _plans(setting, candidates, keep_best(order, costs, setting.total - sum(c.base for c in candidates)))
 
 
 def by_policy(setting: Setting) -> Plans:
@@ -35,13 +39,20 @@ def by_policy(setting: Setting) -> Plans:
         _learn(policy, _Masked(loss, candidates), setting, scores)
     ranked = sorted(range(len(costs)), key=lambda k: (-float(policy.probabilities[k]), -float(scores[k])))
     moved = float((policy.probabilities - project(first, costs, spare, settings.floor)).abs().mean())
-    setting.note(f"allocation: {len(costs)} groups, probabilities moved by {moved:.3f} on average")
-    return _plans(candidates, keep_best(ranked, costs, spare))
+    setting.note(
+        f"allocation: {len(costs)} groups learned from {_steps(setting)} losses, probabilities moved by {moved:.3f} on "
+        "average"
+    )
+    return _plans(setting, candidates, keep_best(ranked, costs, spare))
+
+
+def _steps(setting: Setting) -> int:
+    return setting.settings.passes * -(-len(setting.windows) // setting.recipe.calibration.batch)
 
 
 def _check_steps(setting: Setting) -> None:
     windows, batch, passes = len(setting.windows), setting.recipe.calibration.batch, setting.settings.passes
-    if passes * -(-windows // batch) < 2:
+    if _steps(setting) < 2:
         raise ValueError(
             f"allocation strategy 'policy': {windows} calibration windows in batches of {batch} and {passes} pass give "
             "one loss, which only sets the baseline; use more windows, a smaller calibration.batch, or more passes"
@@ -77,8 +88,10 @@ class _Masked:
 def _candidates(setting: Setting) -> list[Candidates]:
     found: dict[str, Candidates] = {}
     bins, seed = setting.settings.bins, setting.recipe.seed
+    sensitivity = Sensitivity(setting)
 
     def visit(slot: Slot, w: Tensor, gram: Tensor) -> None:
+        sensitivity.add(slot, w, gram)
         if slot.open:
             found[slot.name] = split_by_rpca(slot, w, gram, bins)
             return
@@ -89,13 +102,25 @@ def _candidates(setting: Setting) -> list[Candidates]:
         found[slot.name] = split_by_method(slot, fixed, parts.u, parts.v, w, gram, bins)
 
     setting.visit(visit)
-    return [found[slot.name] for slot in setting.slots]
+    weights = sensitivity.weights()
+    return [
+        dataclasses.replace(found[slot.name], scores=found[slot.name].scores * weights[slot.name])
+        for slot in setting.slots
+    ]
 
 
 def _flat(candidates: list[Candidates]) -> tuple[Tensor, Tensor]:
     return torch.cat([c.scores for c in candidates]), torch.cat([c.costs for c in candidates])
 
 
-def _plans(candidates: list[Candidates], kept: Tensor) -> Plans:
+def _plans(setting: Setting, candidates: list[Candidates], kept: Tensor) -> Plans:
+    """What was kept, or, where `low_rank` divides a layer's budget, as many values so divided."""
     parts = torch.split(kept, [len(c.costs) for c in candidates])
-    return {c.slot.name: c.plan(part) for c, part in zip(candidates, parts, strict=True)}
+    plans = {c.slot.name: c.plan(part) for c, part in zip(candidates, parts, strict=True)}
+    low_rank, slots = setting.settings.low_rank, setting.slots
+    if low_rank is None or not any(slot.open for slot in slots):
+        return plans
+    shares = [slot.cost(plans[slot.name]) / slot.size for slot in slots]
+    for slot, values in zip(slots, shifted(slots, shares, setting.total), strict=True):
+        plans[slot.name] = split(slot, values, low_rank if low_rank * (values - slot.fixed) >= slot.triplet else 0.0)
+    return plans

@@ -49,5 +49,5 @@ class Setting:
     def mean_plan(self, slot: Slot) -> LayerPlan:
         """The plan of a slot that takes the mean share."""
         values = min(max(self.mean * slot.size, slot.least), slot.most)
-        low_rank = self.settings.low_rank if slot.open and slot.low_rank else 0.0
+        low_rank = self.settings.split_share if slot.open and slot.low_rank else 0.0
         return split(slot, values, low_rank if low_rank * (values - slot.fixed) >= slot.triplet else 0.0)

@@ -8,11 +8,34 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sparlow.capture import Call
 from sparlow.matching.batches import Batch
 
-_EAGER_RUNS = 2
+_COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
+
+
+class Waits(Exception):
+    """Work has to wait for the device in its middle."""
+
+
+class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raises `Waits` before whatever a graph cannot hold: results that depend on data, copies from device to device.
+
+    A capture that fails is no way to find out: it leaves torch's allocator and random numbers in its own state.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
+            raise Waits(str(func))
+        if func in _COPIES:
+            places = {torch.device(x.device).type for x in tree_leaves(args) if isinstance(x, Tensor)}
+            asked = (kwargs or {}).get("device")
+            if len(places | ({torch.device(asked).type} if asked is not None else set())) > 1:
+                raise Waits(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass
@@ -25,10 +48,11 @@ class _Recorded:
 
 
 class Replay:
-    """`work`, captured once per shape of batch after two ordinary runs, and replayed from then on.
+    """`work`, captured once per shape of batch after an ordinary run and a rehearsal, and replayed from then on.
 
     A batch whose block is called with other arguments than the captured one runs in the ordinary way. So does
-    everything if the work cannot be captured, because it waits for the device in its middle.
+    everything if the work cannot be captured, because it waits for the device in its middle. Work that waits must do
+    so before it changes anything.
     """
 
     def __init__(self, work: Callable[[Batch], Tensor], *, enabled: bool) -> None:
@@ -51,7 +75,9 @@ class Replay:
         shape = batch.inputs.shape
         if self._enabled and shape not in self._recorded:
             self._runs[shape] = self._runs.get(shape, 0) + 1
-            if self._runs[shape] > _EAGER_RUNS:
+            if self._runs[shape] == 2:
+                return self._rehearse(batch)
+            if self._runs[shape] > 2:
                 self._capture(batch)
         recorded = self._recorded.get(shape)
         if recorded is None or not _same_call(recorded.batch.call, batch.call):
@@ -62,12 +88,22 @@ class Replay:
         recorded.graph.replay()
         return recorded.result
 
+    def _rehearse(self, batch: Batch) -> Tensor:
+        try:
+            with Rehearsal():  # type: ignore[no-untyped-call]
+                return self._work(batch)
+        except (Waits, NotImplementedError):  # the latter: operators that know no rehearsal, such as flex attention
+            self._enabled = False
+            return self._work(batch)
+
     def _capture(self, batch: Batch) -> None:
         own = Batch(batch.inputs.clone(), batch.targets.clone(), batch.weights.clone(), batch.call)
         graph = torch.cuda.CUDAGraph()
+        # A capture that fails leaves its own stream the current one.
+        present = torch.cuda.stream(torch.cuda.current_stream(batch.inputs.device))
         try:
             # Other threads may go on using the device: a monitor's question for free memory must not end the capture.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with present, torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self._work(own)
         except torch.OutOfMemoryError:
             raise

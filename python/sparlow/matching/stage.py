@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from sparlow.capture import converted
 from sparlow.layers import SparseLowRankLinear
 from sparlow.matching.batches import Batches, shelved, use_host
 from sparlow.matching.repeatable import repeatable
@@ -52,8 +55,15 @@ class Matcher:
         if settings.target != "compressed":
             self._dense = [shelved(hidden.clone(), self._host) for hidden in stream.hidden]
 
-    def before(self, index: int, compress: bool) -> None:
-        """Make the targets of block `index`, which must still be dense; only pass it if it will not be compressed."""
+    def before(self, index: int, block: Block, compress: bool) -> None:
+        """Make the targets of block `index`, which must still be dense; only pass it if it will not be compressed.
+
+        MemoryError as in `match`.
+        """
+        with self._memory(block):
+            self._make_targets(index, compress)
+
+    def _make_targets(self, index: int, compress: bool) -> None:
         outputs: list[Tensor] = []
         if compress and self._settings.target != "dense":
             outputs = [shelved(output, self._host) for output in self._stream.outputs(index, self._stream.hidden)]
@@ -69,9 +79,14 @@ class Matcher:
         The block itself is left as it is. MemoryError, saying what to lower, if the device's memory is too small.
         """
         started = time.perf_counter()
+        with self._memory(block), repeatable(self._device):
+            return self._match(index, block, started)
+
+    @contextmanager
+    def _memory(self, block: Block) -> Iterator[None]:
+        """Say what to lower when the device's memory does not suffice."""
         try:
-            with repeatable(self._device):
-                return self._match(index, block, started)
+            yield
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"{block.name}: matching {self._settings.batch} windows per step does not fit the memory of "
@@ -84,7 +99,7 @@ class Matcher:
         batches = Batches(
             [hidden.to(self._dtype) for hidden in self._stream.hidden],
             self._targets,
-            self._stream.calls(index),
+            converted(self._stream.calls(index), self._stream.dtype, self._dtype),
             self._settings.loss,
             self._device,
         )
