@@ -79,9 +79,10 @@ void BitsLinear::unpack_factors(const LinearShape& shape, const void* packed, vo
   check(bits::bits_unpack_factors(s, pieces_of(s, packed), u, v, stream), "bits_unpack_factors");
 }
 
-// Unpacking writes and reads a dense matrix, three to four times the bytes of a packed one.
+// Expanding and multiplying takes as long as four or six passes of the kernel. Measured: bench/ladders/bits.
 Index BitsLinear::most_tokens(const LinearShape& shape) const {
-  return shape.sign_rank > bits::kMostSignRanks ? 0 : 2 * bits::kMostBitsTokens;
+  if (shape.sign_rank > bits::kMostSignRanks) return 0;
+  return bits::kMostBitsTokens * (shape.format == Format::bitmap ? 4 : 6);
 }
 
 }  // namespace sparlow::cuda

@@ -61,10 +61,11 @@ cudaError_t launch_best(const BitsArgs& b, const Nm24Device& device, cudaStream_
   const bool fits = !kBitmap || b.block_capacity <= kMostCapacity;
   const bool large = (device.arch / 10 == 9 || device.arch / 10 == 10) && fits;
   if (!large) return launch_bits<T, kBitmap, kBitmap ? 1 : 2, kTiles, 4, 1, kSigns>(b, stream);
-  if constexpr (kBitmap)  // one tile of rows keeps more warps under way, two read x half as often
-    return b.common.tokens <= 2 ? launch_bits<T, true, 1, 1, 16, 1, kSigns>(b, stream)
-                                : launch_bits<T, true, 2, kTiles, 16, 1, kSigns>(b, stream);
-  else if (kManySums || blocks(b.common.d_out, kRowBlock) > device.multiprocessors)
+  if constexpr (kBitmap) {  // one tile of rows keeps more warps under way, two read x half as often
+    const bool one_wave = blocks(b.common.d_out, kRowBlock) <= device.multiprocessors && kSigns == 0;
+    return kTiles == 1 && b.common.tokens <= 4 && !one_wave ? launch_bits<T, true, 1, 1, 16, 1, kSigns>(b, stream)
+                                                            : launch_bits<T, true, 2, kTiles, 16, 1, kSigns>(b, stream);
+  } else if (kManySums || blocks(b.common.d_out, kRowBlock) > device.multiprocessors)
     return launch_bits<T, false, 2, kTiles, 8, 1, kSigns>(b, stream);
   else return launch_bits<T, false, 2, kTiles, kManySums ? 8 : 16, 1, kSigns>(b, stream);
 }

@@ -93,13 +93,11 @@ def _expanded(x: Tensor, buffer: Tensor, bias: Tensor | None, shape: Shape) -> T
     w = buffer.new_empty(shape.d_out, shape.d_in)
     ops, native = packed.ops_of(buffer.device), shape.native(buffer.dtype)
     ops.expand(native, buffer.data_ptr(), w.data_ptr(), packed.stream_of(buffer.device))
-    y = functional.linear(x, w, bias)
-    if shape.rank == 0:
-        return y
-    u, v = buffer.new_empty(shape.d_out, shape.rank), buffer.new_empty(shape.rank, shape.d_in)
-    ops.unpack_factors(native, buffer.data_ptr(), u.data_ptr(), v.data_ptr(), packed.stream_of(buffer.device))
-    inner = functional.linear(x, v).view(-1, shape.rank)
-    return y.view(-1, shape.d_out).addmm_(inner, u.T).view_as(y)
+    if shape.rank:
+        u, v = buffer.new_empty(shape.d_out, shape.rank), buffer.new_empty(shape.rank, shape.d_in)
+        ops.unpack_factors(native, buffer.data_ptr(), u.data_ptr(), v.data_ptr(), packed.stream_of(buffer.device))
+        w.addmm_(u, v)  # a product apart would round y twice
+    return functional.linear(x, w, bias)
 
 
 def _fake_linear(x: Tensor, buffer: Tensor, bias: Tensor | None, d_out: int, rank: int) -> Tensor:

@@ -56,7 +56,7 @@ def test_parts_and_the_whole() -> None:
         stack.leave()
         for a, b in zip(alone, together, strict=True):
             torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
-    torch.library.opcheck(packed_ops.nm24_stack, (x, stack.buffer.detach(), [], stack.rows, 16, -1))
+    torch.library.opcheck(packed_ops.nm24_stack, (x, stack.buffer.detach(), [], stack.rows, stack.shape.rank, -1))
 
 
 @torch.no_grad()

@@ -175,3 +175,16 @@ def test_ranks_may_differ_a_little(ops: FakeOps) -> None:
         assert same_bits(mlp.state_dict(), before)
         sparlow.unstack(mlp)
         torch.testing.assert_close(found, mlp(x))
+
+
+def test_adapters_on_top(ops: FakeOps) -> None:
+    peft = pytest.importorskip("peft")
+    model = make().eval()
+    want = logits(model)
+    targets = ["q_proj", "v_proj", "gate_proj", "up_proj"]
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=targets)).eval()
+    ops.launches.clear()
+    assert torch.equal(logits(adapted), want)  # fresh adapters add nothing
+    assert len(ops.launches) == 4 * model.config.num_hidden_layers
+    adapted.train()(IDS, labels=IDS).loss.backward()
+    assert any(p.grad is not None for name, p in adapted.named_parameters() if "lora" in name)
