@@ -69,7 +69,8 @@ class PairCall:
 def pair_pass(model: Any, dense: Any, windows: Tensor, settings: Matching, args: argparse.Namespace) -> list[Any]:
     """Train the pairs of `model` in place; the first and the best epoch of each."""
     blocks, found = find_blocks(model), []
-    make = {"batch": batch_sizes(len(windows), settings), "dtype": torch.bfloat16, "device": args.device}
+    dtype = torch.bfloat16 if args.device != "cpu" else torch.float32
+    make = {"batch": batch_sizes(len(windows), settings), "dtype": dtype, "device": args.device}
     stream = Stream(model, blocks, windows, **make)
     target = Stream(dense, find_blocks(dense), windows, **make)
     for index in range(0, args.blocks, 2):
@@ -81,7 +82,7 @@ def pair_pass(model: Any, dense: Any, windows: Tensor, settings: Matching, args:
         sizes = [len(hidden) for hidden in stream.hidden]
         held = held_batches(sizes, held_windows(sum(sizes), settings))
         with repeatable(args.device):
-            student = Student(Block("pair", pair), norms=False, dtype=torch.bfloat16, device=args.device)
+            student = Student(Block("pair", pair), norms=False, dtype=dtype, device=args.device)
             with student.installed() as module:
                 trainer = Trainer(module, student, batches, held, settings, seed=index, device=args.device)
                 trainer.run()

@@ -60,15 +60,25 @@ def study() -> str:
     return markdown(("", "perplexity", "against the defaults"), body)
 
 
-def pairs() -> str:
-    body = [
-        [row["name"], f"{row['held_out']:.3f}", f"{row['matching_seconds'] + row.get('pair_seconds', 0.0):.1f}"]
-        for row in rows("matching-pairs")
+def earlier_study() -> str:
+    """The sweep around earlier defaults; the differences are to those."""
+    found = json.loads((ROOT / "bench" / "results" / "matching-study-earlier-h100.json").read_text())[
+        "first six blocks"
     ]
-    return markdown(("", "perplexity", "seconds of matching"), body)
+    base = next(row["held_out"] for row in found if row["name"] == "default")
+    kept = sorted((row for row in found if "matching" in row["changes"]), key=lambda row: row["held_out"])
+    body = []
+    for row in kept:
+        loss = row["held_out"]
+        body.append([_settings(row["changes"]["matching"]), f"{loss:.3f}", f"{loss - base:+.3f}"])
+    return markdown(("", "perplexity", "against the defaults then"), body)
 
 
-def block() -> str:
+def _settings(changes: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in changes.items()) or "the defaults then"
+
+
+def block(name: str) -> str:
     body = [
         [
             row["name"],
@@ -76,7 +86,7 @@ def block() -> str:
             f"{row['matching_seconds']:.1f}",
             f"{row['torch_peak_gib']:.1f}",
         ]
-        for row in rows("matching-block-8b")
+        for row in rows(name)
     ]
     return markdown(("", "loss of the block", "seconds of matching", "GiB"), body)
 
@@ -87,8 +97,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "whole": lambda: gaps("matching-smollm2", "evaluation"),
     "methods": methods,
     "study": study,
-    "pairs": pairs,
-    "block": block,
+    "study-earlier": earlier_study,
+    "block": lambda: block("matching-block-8b"),
+    "block-32": lambda: block("matching-block-8b-32"),
 }
 
 
