@@ -18,6 +18,9 @@ bool has_gpu() {
   return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
 }
 
+// Two layers of a real model's shape: its rows are no powers of two.
+RandomOptions small_model(const char* shape, bool dense, sparlow_dtype dtype) { return {shape, dense, 16, dtype, 2}; }
+
 int token_at(int slot, int position) { return (37 * position + 11 * slot + position * position % 13) % 256; }
 
 // Positions [first, last) of a slot.
@@ -63,13 +66,18 @@ class Pair {
 
 TEST_CASE("prompts, decoding of one and of several slots, long contexts") {
   if (!has_gpu()) return;
-  for (const sparlow_dtype dtype : {SPARLOW_BF16, SPARLOW_F16})
-    for (const bool dense : {true, false}) {
+  for (const char* shape : {"tiny", "135m"})
+    for (const auto& [dtype, dense] : {std::pair(SPARLOW_BF16, true), std::pair(SPARLOW_BF16, false),
+                                       std::pair(SPARLOW_F16, true), std::pair(SPARLOW_F16, false)}) {
+      CAPTURE(shape);
       CAPTURE(dtype);
       CAPTURE(dense);
-      Pair pair({"tiny", dense, 16, dtype});
+      Pair pair(small_model(shape, dense, static_cast<sparlow_dtype>(dtype)));
       const double tolerance = dtype == SPARLOW_BF16 ? 0.04 : 0.005;
       std::vector<Row> rows;
+      append(rows, 1, 0, 4);
+      CHECK(pair.difference(rows) < tolerance);
+      rows.clear();
       append(rows, 0, 0, 400);
       append(rows, 2, 0, 7);
       CHECK(pair.difference(rows) < tolerance);

@@ -11,7 +11,7 @@ namespace {
 
 std::unique_ptr<Engine> engine_of(const Options& options) {
   if (options.random.empty()) return make_engine(options.folder, options.engine);
-  RandomOptions random{options.random, options.dense, options.rank, SPARLOW_BF16};
+  RandomOptions random{options.random, options.dense, options.rank};
   if (options.engine.dtype != "auto") random.dtype = dtype_named(options.engine.dtype);
   return make_engine(std::shared_ptr<const Weights>(random_weights(random)), options.engine);
 }

@@ -27,8 +27,8 @@ const char* const kUsage =
     "  --threads N           of the CPU (OMP_NUM_THREADS, or the cores)\n"
     "  --bench               time prompts of --bench-prompt tokens in every slot and their answers; one line of JSON\n"
     "  --bench-prompt N      (128)\n"
-    "  --random SHAPE        random weights instead of a folder: 8b (Llama-3-8B's shape) or tiny; 2:4 + low rank\n"
-    "  --dense               not compressed\n"
+    "  --random SHAPE        random weights instead of a folder: 8b, 135m (shapes of Llama-3-8B, SmolLM2) or tiny\n"
+    "  --dense               random weights that are not compressed, instead of 2:4 + low rank\n"
     "  --rank N              of the low-rank part (64)\n";
 
 namespace {

@@ -31,18 +31,24 @@ Config shape_named(const std::string& name) {
     config.vocabulary = 128256, config.width = 4096, config.inner = 14336, config.layers = 32;
     config.heads = 32, config.kv_heads = 8, config.head_dim = 128, config.context = 8192;
     config.rope.theta = 500000;
+  } else if (name == "135m") {
+    config.vocabulary = 49152, config.width = 576, config.inner = 1536, config.layers = 30;
+    config.heads = 9, config.kv_heads = 3, config.head_dim = 64, config.context = 8192;
+    config.rope.theta = 100000;
   } else if (name == "tiny") {
     config.vocabulary = 256, config.width = 256, config.inner = 512, config.layers = 2;
     config.heads = 4, config.kv_heads = 2, config.head_dim = 64, config.context = 1024;
   } else {
-    throw std::runtime_error("unknown shape '" + name + "'; 8b and tiny are known");
+    throw std::runtime_error("unknown shape '" + name + "'; 8b, 135m and tiny are known");
   }
   return config;
 }
 
 class Random final : public Weights {
  public:
-  explicit Random(const RandomOptions& options) : options_(options), config_(shape_named(options.shape)) {}
+  explicit Random(const RandomOptions& options) : options_(options), config_(shape_named(options.shape)) {
+    if (options.layers > 0) config_.layers = options.layers;
+  }
 
   const Config& config() const override { return config_; }
   sparlow_dtype dtype() const override { return options_.dtype; }

@@ -43,10 +43,11 @@ class Weights {
 std::unique_ptr<Weights> open_folder(const std::string& folder);
 
 struct RandomOptions {
-  std::string shape;  // "8b": Llama-3-8B's; "tiny"
+  std::string shape;  // "8b": Llama-3-8B's; "135m": SmolLM2-135M's; "tiny"
   bool dense = false;
   int rank = 64;
   sparlow_dtype dtype = SPARLOW_BF16;
+  int layers = 0;  // 0: the shape's
 };
 
 // 2:4 + low rank, or dense; layers of one shape share their numbers (each has a copy of its own on a GPU).
