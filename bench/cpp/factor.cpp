@@ -24,11 +24,12 @@ class Pieces {
       : session_(session), backend_(backend), device_(session.device()), size_(size) {
     const Index n = size.d_in;
     gram_ = synthetic_gram(backend, n, 2 * n, 1);
-    Matrix unit = normal(backend, n, 1, 2);
-    mean_ = backend.fetch_quadratic(row(unit, n), gram_) / static_cast<double>(n);
-    // Shifted once more, so that what LAPACK factorises is as well conditioned as what the library does.
     std::vector<float> values = backend.fetch_values(gram_);
-    for (Index i = 0; i < n; ++i) values[static_cast<std::size_t>(i * (n + 1))] += static_cast<float>(kShift * mean_);
+    const auto diagonal = [&](Index i) -> float& { return values[static_cast<std::size_t>(i * (n + 1))]; };
+    for (Index i = 0; i < n; ++i) mean_ += diagonal(i) / static_cast<double>(n);
+    require(mean_ > 0, "the synthetic Gram matrix has a mean diagonal of ", mean_);
+    // Shifted, so that what LAPACK factorises is as well conditioned as what the library does.
+    for (Index i = 0; i < n; ++i) diagonal(i) += static_cast<float>(kShift * mean_);
     shifted_ = backend.matrix(n, n);
     backend.upload(values, shifted_);
   }
@@ -104,8 +105,6 @@ class Pieces {
   }
 
  private:
-  // The first n entries of a column as a row.
-  static ConstView row(const Matrix& column, Index n) { return {column.view().data, 1, n}; }
   std::string library() const { return device_.name() == "cpu" ? "OpenBLAS" : "cuSOLVER"; }
   std::string library_inverse() const { return library() + " potrf + potri"; }
   Way inverse(Matrix& work) {
