@@ -20,8 +20,8 @@ PAGE = ROOT / "docs" / "matching.md"
 _MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def rows(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((ROOT / "bench" / "results" / f"{name}-h100.json").read_text())["rows"]
+def rows(name: str, device: str = "h100") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((ROOT / "bench" / "results" / f"{name}-{device}.json").read_text())["rows"]
     return found
 
 
@@ -78,6 +78,14 @@ def _settings(changes: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in changes.items()) or "the defaults then"
 
 
+def pairs() -> str:
+    body = [
+        [row["name"], f"{row['held_out']:.3f}", f"{row['matching_seconds'] + row.get('pair_seconds', 0.0):.0f}"]
+        for row in rows("matching-pairs", "cpu")
+    ]
+    return markdown(("", "perplexity", "seconds of matching"), body)
+
+
 def block(name: str) -> str:
     body = [
         [
@@ -98,6 +106,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "study": study,
     "study-earlier": earlier_study,
+    "pairs": pairs,
     "block": lambda: block("matching-block-8b"),
     "block-32": lambda: block("matching-block-8b-32"),
 }
