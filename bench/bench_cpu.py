@@ -50,7 +50,7 @@ def medians(ways: dict[str, Callable[[int], Any]], repeats: int) -> dict[str, fl
 
 
 def measure(d_out: int, d_in: int, rank: int, format: str, dtype: torch.dtype, repeats: int) -> list[dict[str, Any]]:
-    copies = max(2, min(24, int(CACHE_BYTES / (d_out * d_in * dtype.itemsize))))
+    copies = max(2, int(CACHE_BYTES / (d_out * d_in * dtype.itemsize)))
     packed = [tuple(t.clone() for t in sparse(d_out, d_in, format, dtype)) for _ in range(copies)]
     dense = [torch.randn(d_out, d_in).to(dtype) for _ in range(copies)]
     u, v = torch.randn(d_out, rank).to(dtype), torch.randn(rank, d_in).to(dtype)
