@@ -7,8 +7,8 @@ tensor is checked each time:
 * hooks of the module that owns the siblings mark the time in which it runs;
 * the first sibling called in that time computes the rows of all and keeps them;
 * a sibling called with the very same tensor takes its rows; one called with another computes its rows alone;
-* what was kept is dropped when the owner returns, so that nothing computed earlier is ever handed out, also when memory
-  is reused or an input changes in place. Outside its owner a layer always computes its rows alone.
+* what was kept is dropped when the owner returns or fails, so that nothing computed earlier is ever handed out, also
+  when memory is reused or an input changes in place. Outside its owner a layer always computes its rows alone.
 
 Nothing in transformers is replaced, no tensor is looked up by its address, and all of it can be traced:
 `torch.compile(fullgraph=True)` sees one operator and slices of its output.
@@ -41,7 +41,8 @@ class Stack:
         for member in members:
             member.unpack()
             member.stack = self
-        self.hooks = [owner.register_forward_pre_hook(self.enter), owner.register_forward_hook(self.leave)]
+        after = owner.register_forward_hook(self.leave, always_call=True)  # also when it fails
+        self.hooks = [owner.register_forward_pre_hook(self.enter), after]
 
     def enter(self, *owner_and_input: Any) -> None:
         """Before the owner runs."""
@@ -118,11 +119,12 @@ class Stack:
     def run(self, member: Packable, x: Tensor, key: Tensor) -> Tensor:
         """y of one layer; x in the packed dtype. key: the tensor that the layer was called with."""
         part = self.members.index(member)
-        if not self.inside or (self.kept is not None and self.kept[0] is not key):
+        kept = self.kept  # read once: another thread may run the model too
+        if not self.inside or (kept is not None and kept[0] is not key):
             return self._rows_of(x, part)
-        if self.kept is None:
-            self.kept = (key, torch.split(self._rows_of(x, ALL_PARTS), self.rows, dim=-1))
-        return self.kept[1][part]
+        if kept is None:
+            kept = self.kept = (key, torch.split(self._rows_of(x, ALL_PARTS), self.rows, dim=-1))
+        return kept[1][part]
 
     def _rows_of(self, x: Tensor, part: int) -> Tensor:
         biases = [member.bias for member in self.members if member.bias is not None]

@@ -130,6 +130,20 @@ def test_an_input_that_changes_in_place_between_passes(ops: FakeOps) -> None:
     assert torch.equal(outputs[1], mlp(second))
 
 
+@torch.no_grad()
+def test_an_owner_that_fails_leaves_nothing_behind(ops: FakeOps) -> None:
+    mlp = make().eval().model.layers[0].mlp
+    x = torch.randn(5, 128).bfloat16()
+    activation, mlp.act_fn = mlp.act_fn, torch.nn.Linear(1, 1)  # of another width
+    with pytest.raises(RuntimeError):
+        mlp(x)
+    mlp.act_fn = activation
+    assert ops.launches == [(ALL_PARTS, 5)]
+    x.neg_()
+    assert torch.equal(mlp.up_proj(x), mlp.up_proj(x.clone()))
+    assert ops.launches[1:] == [(1, 5), (1, 5)]
+
+
 def test_compiles_as_one_graph(ops: FakeOps) -> None:
     mlp = make().eval().model.layers[0].mlp
     x = torch.randn(2, 5, 128).bfloat16()
