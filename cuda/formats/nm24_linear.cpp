@@ -39,8 +39,9 @@ Part part_of(const nm24::Nm24Shape& whole, int part) {
   return {shape, {skipped.weights, all.u + skipped.u, all.v + skipped.v, all.end}};
 }
 
-// Of one launch: more are cut into pieces, whose weights are then read again, a small share of the time by then.
-constexpr Index kMostTokens = 1024;
+// Of one launch, which bounds the scratch: more are cut into pieces, whose weights are then read again, a small share
+// of the time by then.
+constexpr Index kMostTokens = 16384;
 constexpr std::size_t kElement = 2;
 
 }  // namespace

@@ -1,22 +1,41 @@
+#include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "nm24_launch.cuh"
 #include "nm24_many.cuh"
 #include "nm24_many.hpp"
+#include "nm24_many_t.cuh"
 
 namespace sparlow::kernels {
 namespace {
 
-template <typename T, int kTiles, int kTokenWarps>
-cudaError_t launch_inner(const ManyInnerArgs& a, int stages, bool overlap, cudaStream_t stream) {
-  const dim3 grid(kManyInnerSplits, blocks(a.tokens, ManyInnerShape<kTiles, kTokenWarps>::kTokens), stages);
-  return launch(many_inner_kernel<T, kTiles, kTokenWarps>, grid, kManyInnerWarps * 32, 0, kManyInnerSplits, overlap,
-                stream, a);
+constexpr int kInnerTiles = 2, kFewInnerBlocks = 96, kTStages = 5;
+
+// Both kernels for t may be launched before the kernel ahead of them has ended: they wait for its end themselves.
+template <typename T, int kTokenWarps>
+cudaError_t launch_inner(const ManyInnerArgs& a, int stages, cudaStream_t stream) {
+  const auto kernel = many_inner_kernel<T, kInnerTiles, kTokenWarps>;
+  // A multiprocessor keeps the split of its memory while it is busy: this is the one that the next kernel needs.
+  const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
+  if (status != cudaSuccess) return status;
+  const dim3 grid(kManyInnerSplits, blocks(a.tokens, ManyInnerShape<kInnerTiles, kTokenWarps>::kTokens), stages);
+  return launch(kernel, grid, kManyInnerWarps * 32, 0, kManyInnerSplits, true, stream, a);
 }
 
 template <typename T>
-cudaError_t inner(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t stream) {
+cudaError_t launch_apart(const ManyInnerArgs& inner, int stages, int splits, cudaStream_t stream) {
+  using Shape = TShape<kManyTTokens, kTStages>;
+  const TArgs a{inner, std::min(inner.tokens, kManyTTokens)};
+  CUtensorMap map;
+  const cudaError_t status = map_rows<T>(inner.x, inner.d_in, inner.tokens, a.x_rows, map);
+  if (status != cudaSuccess) return status;
+  return launch(many_t_kernel<T, kManyTTokens, kTStages>, dim3(splits, blocks(inner.tokens, kManyTTokens), stages),
+                Shape::kThreads, Shape::kSharedBytes, splits, true, stream, a, map);
+}
+
+template <typename T>
+cudaError_t inner(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream) {
   ManyInnerArgs a{};
   a.v = static_cast<const uint4*>(call.v), a.x = call.x, a.t = call.scratch;
   a.d_in = shape.d_in, a.tokens = call.tokens;
@@ -24,9 +43,10 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t str
   a.rank_steps = blocks(shape.rank, kRankBlock), a.stages_per_part = blocks(shape.rank, kRankStage);
   a.t_columns = shape.parts * many_t_columns(shape);
   const int stages = shape.parts * a.stages_per_part;
-  // The more tokens a block has, the less often v is read; the fewer, the more blocks there are.
-  if (call.tokens <= 512) return launch_inner<T, 2, 1>(a, stages, call.overlap, stream);
-  return launch_inner<T, 2, 2>(a, stages, call.overlap, stream);
+  if (plan.t_splits > 0) return launch_apart<T>(a, stages, plan.t_splits, stream);
+  // More than one block on a multiprocessor would leave no room for the next kernel.
+  const bool few = blocks(call.tokens, 8 * kInnerTiles) * kManyInnerSplits * stages <= kFewInnerBlocks;
+  return few ? launch_inner<T, 1>(a, stages, stream) : launch_inner<T, 2>(a, stages, stream);
 }
 
 ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {
@@ -50,30 +70,34 @@ constexpr auto kernel_of() {
 }
 
 template <typename T, int kConfig>
-cudaError_t outer(const Nm24Shape& shape, const Nm24Call& call, cudaStream_t stream) {
+cudaError_t outer(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream) {
   constexpr ManyConfig config = kManyConfigs[kConfig];
   using Shape = ManyShape<config.tokens, config.cluster, config.splits, config.x_stages, config.weight_stages>;
-  const ManyArgs a = make_args(shape, call);
+  ManyArgs a = make_args(shape, call);
   CUtensorMap x_map, t_map;
-  constexpr int kBox = config.tokens / config.cluster;
-  cudaError_t status = map_rows<T>(call.x, shape.d_in, call.tokens, kBox, x_map);
+  // Tensor copies are slow where a box leaves the matrix.
+  const int share = config.cluster == 1 ? call.tokens : blocks(blocks(call.tokens, config.cluster), 8) * 8;
+  a.x_rows = std::min(config.tokens / config.cluster, share);
+  cudaError_t status = map_rows<T>(call.x, shape.d_in, call.tokens, a.x_rows, x_map);
   t_map = x_map;
   if (status == cudaSuccess && shape.rank > 0)
-    status = map_rows<T>(call.scratch, shape.parts * a.t_columns, call.tokens, kBox, t_map);
+    status = map_rows<T>(call.scratch, shape.parts * a.t_columns, call.tokens, a.x_rows, t_map);
   if (status != cudaSuccess) return status;
-  const int row_blocks = blocks(blocks(a.d_out, kManyRows), config.cluster) * config.cluster;
-  return launch(kernel_of<T, Shape>(), dim3(row_blocks * config.splits * blocks(a.tokens, config.tokens)),
-                Shape::kThreads, Shape::kSharedBytes, config.cluster * config.splits, shape.rank > 0 || call.overlap,
-                stream, a, x_map, t_map);
+  a.tiles = blocks(blocks(a.d_out, kManyRows), config.cluster) * blocks(a.tokens, config.tokens);
+  const int clusters = plan.clusters > 0 ? std::min(plan.clusters, a.tiles) : a.tiles;
+  return launch(kernel_of<T, Shape>(), dim3(clusters * config.cluster * config.splits), Shape::kThreads,
+                Shape::kSharedBytes, config.cluster * config.splits, shape.rank > 0 || call.overlap, stream, a, x_map,
+                t_map);
 }
 
 template <typename T, int... kConfig>
 cudaError_t forward(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream,
                     std::integer_sequence<int, kConfig...>) {
-  cudaError_t status = shape.rank > 0 ? inner<T>(shape, call, stream) : cudaSuccess;
+  cudaError_t status = shape.rank > 0 ? inner<T>(shape, plan, call, stream) : cudaSuccess;
   if (status != cudaSuccess) return status;
   status = cudaErrorInvalidValue;
-  static_cast<void>(((plan.variant == kConfig && (status = outer<T, kConfig>(shape, call, stream), true)) || ...));
+  static_cast<void>(
+      ((plan.variant == kConfig && (status = outer<T, kConfig>(shape, plan, call, stream), true)) || ...));
   return status;
 }
 

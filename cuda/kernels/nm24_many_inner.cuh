@@ -14,12 +14,12 @@ constexpr int kInnerStride = kRankStage + 4;                                    
 struct ManyInnerArgs {
   const uint4* v;
   const void* x;  // [tokens, d_in], rows at multiples of 16 bytes
-  void* t;        // [tokens, t_columns]
+  void* t;        // [tokens, t_columns], each number as a sum of two, so that rounding loses nothing
   int d_in, tokens;
   int steps;            // of 32 columns
   int rank_steps;       // of one part
   int stages_per_part;  // of kRankStage ranks
-  int t_columns;        // of all parts: [part][stage of ranks][64]
+  int t_columns;        // of all parts: [part][stage of ranks][high, low part][64]
 };
 
 #if SPARLOW_SM90
@@ -83,12 +83,13 @@ struct ManyInner {
   }
 };
 
-// Four sums of one token to their place in t.
+// Four sums of one token to their places in t.
 template <typename T>
 __device__ __forceinline__ void store_t(const ManyInnerArgs& a, int token, int stage, int rank, const float4& sum) {
-  T* to = static_cast<T*>(a.t) + static_cast<std::size_t>(token) * a.t_columns + stage * kRankStage + rank;
-  *reinterpret_cast<uint2*>(to) =
-      make_uint2(pack(from_float<T>(sum.x), from_float<T>(sum.y)), pack(from_float<T>(sum.z), from_float<T>(sum.w)));
+  T* to = static_cast<T*>(a.t) + static_cast<std::size_t>(token) * a.t_columns + stage * (2 * kRankStage) + rank;
+  const uint4 both = operand_of<T>(sum);
+  *reinterpret_cast<uint2*>(to) = make_uint2(both.x, both.y);
+  *reinterpret_cast<uint2*>(to + kRankStage) = make_uint2(both.z, both.w);
 }
 
 // A block's share of the tokens of a group: sums of all blocks of the cluster, in a fixed order. sums: [token][rank].

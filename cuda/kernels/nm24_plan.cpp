@@ -39,40 +39,7 @@ void plan_wide(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Dev
   plan.variant = 2 * size + deep;
 }
 
-// A block's 128 rows may not straddle two parts.
-bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device) {
-  for (int p = 0; p + 1 < shape.parts; ++p)
-    if (shape.rows[p] % kManyRows != 0) return false;
-  return device.arch == 90 && aligned_x && shape.d_in % 8 == 0;
-}
-
-// Two blocks that share x share t as well: their rows may not straddle two parts.
-bool pairs_of_rows(const Nm24Shape& shape) {
-  for (int p = 0; p + 1 < shape.parts; ++p)
-    if (shape.rows[p] % (2 * kManyRows) != 0) return false;
-  return true;
-}
-
-// While tiles of 128 tokens fit the device at once, they, their columns split as long as that fills it; then tiles of
-// 256, which read shared memory less often, and share x in pairs when they queue.
-int many_variant(const Nm24Shape& shape, int tokens, const Nm24Device& device) {
-  const int rows = blocks(shape.d_out(), kManyRows), most = device.multiprocessors;
-  const int small = rows * blocks(tokens, 128), large = rows * blocks(tokens, 256);
-  if (small <= most) {
-    if (tokens > 512 || small * 2 > most) return 0;
-    return small * 8 <= most ? 2 : 1;
-  }
-  return large < 2 * most || !pairs_of_rows(shape) ? 3 : 4;
-}
-
-void plan_many(Nm24Plan& plan, const Nm24Shape& shape, int tokens, const Nm24Device& device) {
-  plan.variant = many_variant(shape, tokens, device);
-  plan.scratch = 2 * static_cast<std::size_t>(tokens) * shape.parts * many_t_columns(shape);
-}
-
 }  // namespace
-
-int many_t_columns(const Nm24Shape& shape) { return kManyRankStage * blocks(shape.rank, kManyRankStage); }
 
 Nm24Workspace nm24_workspace(const Nm24Shape& shape, const Nm24Plan& plan, int tokens) {
   const std::size_t groups = blocks(tokens, kTile * plan.token_tiles);
@@ -87,11 +54,7 @@ Nm24Workspace nm24_workspace(const Nm24Shape& shape, const Nm24Plan& plan, int t
 Nm24Plan nm24_plan(const Nm24Shape& shape, int tokens, bool aligned_x, const Nm24Device& device) {
   Nm24Plan plan{};
   plan.splits = 1;
-  if (tokens > kMostForWide && many_can(shape, aligned_x, device)) {
-    plan.kernel = Nm24Kernel::many;
-    plan_many(plan, shape, tokens, device);
-    return plan;
-  }
+  if (tokens > kMostForWide && many_can(shape, aligned_x, device)) return many_plan(shape, tokens, device);
   if (wide_can(shape, aligned_x, device) && !decode_is_faster(shape, tokens, device)) {
     plan.kernel = Nm24Kernel::wide;
     plan_wide(plan, shape, tokens, device);

@@ -34,6 +34,8 @@ struct Nm24Plan {
   int token_tiles;                 // of 8 tokens, of one block
   int variant;                     // index into the kernel's compiled configurations
   int splits;                      // blocks that share rows: a cluster
+  int clusters;                    // of the kernel for many tokens; 0: one for each tile
+  int t_splits;                    // of the columns of t, made apart on multiprocessors that tiles leave idle; or 0
   std::size_t workspace, scratch;  // bytes
 };
 
@@ -66,13 +68,20 @@ struct ManyConfig {
   int cluster;  // blocks that share x,
   int splits;   // or columns
   int x_stages, weight_stages;
+
+  // Leaves room on a multiprocessor for a block of the kernel before, which makes t meanwhile.
+  constexpr bool small() const { return tokens <= 128 || (tokens == 192 && splits == 2); }
 };
-constexpr ManyConfig kManyConfigs[] = {
-    {128, 1, 1, 6, 4}, {128, 1, 2, 6, 4}, {128, 1, 4, 6, 4}, {256, 1, 1, 5, 3}, {256, 2, 1, 5, 3}};
+constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 6, 4}, {128, 1, 2, 6, 4}, {256, 1, 1, 5, 3}, {256, 2, 1, 5, 3},
+                                       {192, 1, 1, 6, 4}, {192, 1, 2, 5, 3}, {192, 2, 1, 6, 4}, {256, 1, 2, 5, 3},
+                                       {96, 1, 1, 8, 4},  {96, 1, 2, 8, 4},  {64, 1, 2, 8, 4}};
 constexpr int kManyConfigCount = sizeof kManyConfigs / sizeof kManyConfigs[0];
 constexpr int kManyRows = 128;               // of one block
 constexpr int kManyRankStage = 64;           // t has columns for whole stages of ranks
 int many_t_columns(const Nm24Shape& shape);  // of one part
+bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device);
+Nm24Plan many_plan(const Nm24Shape& shape, int tokens, const Nm24Device& device);
+constexpr int kManyTTokens = 128;  // of a block of the kernel that makes t apart
 
 // Offsets in bytes of what follows Progress.
 struct Nm24Workspace {

@@ -54,17 +54,40 @@ struct Bench {
   }
 };
 
+// many d_out d_in tokens variant clusters t_splits: three launches, for a profiler.
+int one(char** arguments, cudaStream_t stream) {
+  int v[6];
+  for (int i = 0; i < 6; ++i) v[i] = std::atoi(arguments[i]);
+  Layer layer(v[0], v[1], kRank, 1, 100e6);
+  const Bench bench{layer,
+                    stream,
+                    device<Bf16>(std::size_t(v[2]) * v[1]),
+                    device<Bf16>(std::size_t(v[2]) * v[0]),
+                    nullptr,
+                    device<char>(8 << 20)};
+  fill_values<<<4096, 256>>>(bench.x, std::size_t(v[2]) * v[1], 5, 1.f);
+  Nm24Plan plan{};
+  plan.kernel = Nm24Kernel::many, plan.variant = v[3], plan.clusters = v[4], plan.t_splits = v[5];
+  CHECK(cudaDeviceSynchronize());
+  for (int i = 0; i < 3; ++i) bench.run(plan, kRank, i % 2, v[2], stream);
+  CHECK(cudaDeviceSynchronize());
+  return 0;
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));
+  if (argc == 7) return one(argv + 1, stream);
+  const int only = argc > 1 ? std::atoi(argv[1]) : -1;
   Cublas cublas(stream);
-  std::printf("d_out,d_in,tokens,tile,dense us,us,x dense,TF eff,without low rank us,error\n");
-  const int shapes[][2] = {{4096, 4096}, {14336, 4096}, {4096, 14336}, {1024, 4096}, {6144, 4096}, {28672, 4096}};
-  void *workspace = device<char>(8 << 20), *scratch = device<char>(8 << 20);
+  std::printf("d_out,d_in,tokens,tile,clusters,blocks,dense us,us,x dense,TF eff,without low rank us,error\n");
+  const int shapes[][2] = {{4096, 4096}, {6144, 4096}, {14336, 4096}, {4096, 14336}, {28672, 4096}};
+  void *workspace = device<char>(8 << 20), *scratch = device<char>(64 << 20);
   CHECK(cudaMemset(workspace, 0, 8 << 20));
   for (const auto& s : shapes) {
+    if (only >= 0 && &s != shapes + only) continue;
     Layer layer(s[0], s[1], kRank, 1, 300e6);
     const Bench bench{
         layer,     stream, device<Bf16>(std::size_t(kMost) * s[1]), device<Bf16>(std::size_t(kMost) * s[0]),
@@ -75,33 +98,39 @@ int main() {
     fill_values<<<4096, 256>>>(dense, dense_n * dense_copies, 9, .03f);
     fill_values<<<4096, 256>>>(bench.x, std::size_t(kMost) * s[1], 5, 1.f);
     CHECK(cudaDeviceSynchronize());
-    const bool fits_budget = s[0] * s[1] <= 4096 * 14336;
-    for (int tokens : {64, 96, 128, 256, 512, 1024, 2048, 4096, 8192}) {
-      if (!fits_budget && tokens != 256 && tokens != 4096) continue;
-      const bool check = tokens <= 256;
+    for (int tokens : {48, 64, 65, 96, 128, 129, 192, 256, 384, 512, 768, 1024, 1025, 2048, 4096}) {
+      const bool check = tokens <= 384 || (tokens == 1025 && s[0] == 4096 && s[1] == 4096);
       if (check) bench.reference(tokens);
       const double dense_us = microseconds(
           [&](int c, cudaStream_t) { cublas.linear(dense + c * dense_n, bench.x, bench.y, s[0], s[1], tokens); },
           dense_copies, stream, 5);
-      const auto row = [&](const std::string& name, const Nm24Plan& plan) {
-        const double error = check ? bench.error(plan, tokens) : -1, us = bench.time(plan, kRank, tokens);
-        const double bare = tokens <= 64 ? 0 : bench.time(plan, 0, tokens);
-        std::printf("%d,%d,%d,%s,%.1f,%.1f,%.3f,%.0f,%.1f,%.1e\n", s[0], s[1], tokens, name.c_str(), dense_us, us,
-                    dense_us / us, 2. * tokens * dense_n / us * 1e-6, bare, error);
-        std::fflush(stdout);
-      };
-      if (tokens <= 128) {
-        Nm24Plan plan = nm24_plan(bench.shape(kRank), 64, true, {90, 132});
-        plan.workspace = nm24_workspace(bench.shape(kRank), plan, tokens).end;
-        row(nm24_name(plan), plan);
-      }
-      for (int variant = 0; tokens > 64 && variant < kManyConfigCount; ++variant) {
+      for (int variant = 0; variant < kManyConfigCount; ++variant) {
         const ManyConfig& c = kManyConfigs[variant];
-        if ((c.splits > 1 && tokens > 1024) || (c.tokens == 256 && tokens <= 128)) continue;
-        Nm24Plan plan{};
-        plan.kernel = Nm24Kernel::many, plan.variant = variant;
-        row(name_of(c), plan);
+        const int tiles = blocks(s[0], kManyRows) * blocks(tokens, c.tokens);
+        if (c.splits > 1 && tiles * c.splits > 140) continue;
+        if (c.tokens >= 2 * tokens || c.tokens * 16 < tokens) continue;
+        const int most = 132 / c.cluster;
+        int splits = 8;
+        while (splits > 1 && blocks(tokens, kManyTTokens) * splits > 64) splits /= 2;
+        const auto row = [&](int clusters, bool apart) {
+          Nm24Plan plan{};
+          plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.clusters = clusters,
+          plan.t_splits = apart ? splits : 0;
+          const double error = check ? bench.error(plan, tokens) : -1, us = bench.time(plan, kRank, tokens);
+          const double bare = apart ? -1 : bench.time(plan, 0, tokens);
+          std::printf("%d,%d,%d,%s%s,%d,%d,%.1f,%.1f,%.3f,%.0f,%.1f,%.3e\n", s[0], s[1], tokens, name_of(c).c_str(),
+                      apart ? " t apart" : "", clusters, tiles * c.splits, dense_us, us, dense_us / us,
+                      2. * tokens * dense_n / us * 1e-6, bare, error);
+          std::fflush(stdout);
+        };
+        row(0, false), row(0, true);
+        if (c.splits == 1 && tiles > 3 * most) row(most, false), row(most, true);
       }
+      const Nm24Plan plan = nm24_plan(bench.shape(kRank), tokens, true, {90, 132});
+      const double us = bench.time(plan, kRank, tokens);
+      std::printf("%d,%d,%d,planned %s,%d,%d,%.1f,%.1f,%.3f,%.0f,-1,-1\n", s[0], s[1], tokens,
+                  plan.kernel == Nm24Kernel::many ? name_of(kManyConfigs[plan.variant]).c_str() : nm24_name(plan),
+                  plan.clusters, plan.t_splits, dense_us, us, dense_us / us, 2. * tokens * dense_n / us * 1e-6);
     }
     CHECK(cudaFree(dense));
     CHECK(cudaFree(bench.x));

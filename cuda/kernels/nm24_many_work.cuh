@@ -1,0 +1,97 @@
+// What a block of the many-token kernel works on: one tile, or every so many-th.
+#pragma once
+
+#include "nm24_many_inner.cuh"
+
+namespace sparlow::kernels {
+
+struct ManyArgs {
+  const uint4* weights;
+  const uint4* u;
+  const void* bias;  // may be null
+  void* y;           // [tokens, d_out]
+  int d_out, tokens;
+  int column_blocks;
+  int rank_steps;  // of one part
+  int t_columns;   // of one part of t, as many_inner_kernel leaves it
+  int x_rows;      // tokens that a block copies: fewer than its share where there are no more
+  int part_end[kMaxParts - 1];
+  int tiles;  // of all clusters
+};
+
+constexpr int kManyBand = 8;  // token tiles that share a sweep over the rows
+
+// Blocks of a cluster share x (kCluster) or split the columns (kSplits).
+template <int kTokens_, int kCluster_, int kSplits_, int kXStages_, int kWeightStages_>
+struct ManyShape {
+  static constexpr int kTokens = kTokens_, kCluster = kCluster_, kSplits = kSplits_;
+  static constexpr int kXStages = kXStages_, kWeightStages = kWeightStages_;
+  static_assert(kCluster == 1 || kSplits == 1);
+  static constexpr bool kSmall = ManyConfig{kTokens, kCluster, kSplits, kXStages, kWeightStages}.small();
+  static constexpr int kTiles = kTokens / 8, kWarps = 8, kThreads = (kWarps + 4) * 32;
+  static constexpr int kXBytes = kTokens * 128, kRowBlocks = kManyRows / kRowBlock;
+  static constexpr int kWeightBytes = kRowBlocks * kBlockBytes;
+  static constexpr int kRingBytes = kXStages * kXBytes + kWeightStages * kWeightBytes;
+  static constexpr int kStoredTiles = 4, kStoreBytes = kStoredTiles * 1024;  // that a warpgroup stores at once
+  static constexpr int kSharedBytes = kRingBytes + 2 * kStoreBytes + 1024;
+  static constexpr int kSumStride = kManyRows + 4;  // lanes of a quad fall into different banks
+  static_assert(kSharedBytes <= 227 * 1024 && kXStages >= 2);
+  static_assert(kSplits == 1 || kTokens * kSumStride * 4 <= kRingBytes);  // sums take the place of the rings
+};
+
+// A tile, or a split of its columns.
+struct ManyWork {
+  int first_row_block, first_token, part;
+  int new_tokens;                 // the first token that is not of the tile before as well
+  int first_column, last_column;  // blocks
+  int rank_steps;
+};
+
+#if SPARLOW_SM90
+
+__device__ __forceinline__ unsigned cluster_rank() {
+  unsigned rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+template <typename Shape>
+struct ManySchedule {
+  static constexpr int kBlocks = Shape::kCluster * Shape::kSplits;
+  const ManyArgs& a;
+  int tile = static_cast<int>(blockIdx.x) / kBlocks, stride = static_cast<int>(gridDim.x) / kBlocks;
+  int rank = kBlocks == 1 ? 0 : static_cast<int>(cluster_rank());  // in the cluster
+
+  __device__ __forceinline__ void place(ManyWork& work) const {
+    const int row_groups = blocks(blocks(a.d_out, kManyRows), Shape::kCluster);
+    const int token_tiles = blocks(a.tokens, Shape::kTokens);
+    const int band = tile / (row_groups * kManyBand), rest = tile - band * row_groups * kManyBand;
+    const int width = min(kManyBand, token_tiles - band * kManyBand);
+    const int row_group = rest / width * Shape::kCluster + (Shape::kCluster > 1 ? rank : 0);
+    work.first_row_block = row_group * Shape::kRowBlocks;
+    work.new_tokens = (band * kManyBand + rest % width) * Shape::kTokens;
+    // The last tile overlaps the one before: tensor copies are slow where a box leaves the matrix.
+    work.first_token = min(work.new_tokens, max(a.tokens - Shape::kTokens, 0));
+    work.part = 0;
+    for (int i = 0; i < kMaxParts - 1; ++i) work.part += work.first_row_block >= a.part_end[i];
+  }
+  // A stage of ranks costs two blocks of columns.
+  __device__ __forceinline__ void split(ManyWork& work) const {
+    const int index = Shape::kSplits > 1 ? rank : 0, units = a.column_blocks + 2 * blocks(a.rank_steps, kRankTiles);
+    work.first_column = min(units * index / Shape::kSplits, a.column_blocks);
+    work.last_column = min(units * (index + 1) / Shape::kSplits, a.column_blocks);
+    work.rank_steps = 0;
+    if (index == Shape::kSplits - 1) work.last_column = a.column_blocks, work.rank_steps = a.rank_steps;
+  }
+  __device__ __forceinline__ bool next(ManyWork& work) {
+    if (tile >= a.tiles) return false;
+    place(work), split(work);
+    tile += stride;
+    return true;
+  }
+  __device__ __forceinline__ bool done() const { return tile >= a.tiles; }
+};
+
+#endif  // SPARLOW_SM90
+
+}  // namespace sparlow::kernels
