@@ -10,28 +10,24 @@
 namespace sparlow::kernels {
 namespace {
 
-constexpr int kInnerTiles = 2, kFewInnerBlocks = 96, kTStages = 5;
+constexpr int kInnerTiles = 2, kTStages = 5;
 
-// Both kernels for t may be launched before the kernel ahead of them has ended: they wait for its end themselves.
 template <typename T, int kTokenWarps>
-cudaError_t launch_inner(const ManyInnerArgs& a, int stages, cudaStream_t stream) {
+cudaError_t launch_inner(const ManyInnerArgs& a, int stages, bool overlap, cudaStream_t stream) {
   const auto kernel = many_inner_kernel<T, kInnerTiles, kTokenWarps>;
-  // A multiprocessor keeps the split of its memory while it is busy: this is the one that the next kernel needs.
-  const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
-  if (status != cudaSuccess) return status;
   const dim3 grid(kManyInnerSplits, blocks(a.tokens, ManyInnerShape<kInnerTiles, kTokenWarps>::kTokens), stages);
-  return launch(kernel, grid, kManyInnerWarps * 32, 0, kManyInnerSplits, true, stream, a);
+  return launch(kernel, grid, kManyInnerWarps * 32, 0, kManyInnerSplits, overlap, stream, a);
 }
 
 template <typename T>
-cudaError_t launch_apart(const ManyInnerArgs& inner, int stages, int splits, cudaStream_t stream) {
+cudaError_t launch_apart(const ManyInnerArgs& inner, int stages, int splits, bool overlap, cudaStream_t stream) {
   using Shape = TShape<kManyTTokens, kTStages>;
   const TArgs a{inner, std::min(inner.tokens, kManyTTokens)};
   CUtensorMap map;
   const cudaError_t status = map_rows<T>(inner.x, inner.d_in, inner.tokens, a.x_rows, map);
   if (status != cudaSuccess) return status;
   return launch(many_t_kernel<T, kManyTTokens, kTStages>, dim3(splits, blocks(inner.tokens, kManyTTokens), stages),
-                Shape::kThreads, Shape::kSharedBytes, splits, true, stream, a, map);
+                Shape::kThreads, Shape::kSharedBytes, splits, overlap, stream, a, map);
 }
 
 template <typename T>
@@ -43,10 +39,10 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& 
   a.rank_steps = blocks(shape.rank, kRankBlock), a.stages_per_part = blocks(shape.rank, kRankStage);
   a.t_columns = shape.parts * many_t_columns(shape);
   const int stages = shape.parts * a.stages_per_part;
-  if (plan.t_splits > 0) return launch_apart<T>(a, stages, plan.t_splits, stream);
-  // More than one block on a multiprocessor would leave no room for the next kernel.
-  const bool few = blocks(call.tokens, 8 * kInnerTiles) * kManyInnerSplits * stages <= kFewInnerBlocks;
-  return few ? launch_inner<T, 1>(a, stages, stream) : launch_inner<T, 2>(a, stages, stream);
+  if (plan.t_splits > 0) return launch_apart<T>(a, stages, plan.t_splits, call.overlap, stream);
+  // The more tokens a block has, the less often v is read; the fewer, the more blocks there are.
+  return call.tokens <= 512 ? launch_inner<T, 1>(a, stages, call.overlap, stream)
+                            : launch_inner<T, 2>(a, stages, call.overlap, stream);
 }
 
 ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {

@@ -13,13 +13,13 @@ namespace {
 struct TileTime {
   double column, queued, ends;
 };
-constexpr TileTime kTileTimes[kManyConfigCount] = {{.62, .7, 2.5}, {.62, .62, 5},   {.93, 1.1, 2},  {1, 1.03, 1},
-                                                   {.72, .8, 2.5}, {.7, .7, 6},     {.8, .8, 2},   {.85, .85, 7},
-                                                   {.55, .6, 3},   {.55, .55, 4.2}, {.52, .52, 4.2}};
+constexpr TileTime kTileTimes[kManyConfigCount] = {{.5, .65, 3},  {.62, .62, 5},   {.93, 1.1, 2},  {1, 1.03, 1},
+                                                   {.7, .8, 2},   {.64, .64, 7},   {.8, .8, 2},    {.85, .85, 7},
+                                                   {.43, .55, 3}, {.55, .55, 4.2}, {.52, .52, 4.2}};
 constexpr double kWeights = 3e6;                // bytes a microsecond
 constexpr int kManyRounds = 6;                  // from which on a block had better do one tile after the other
 constexpr double kApart = 4, kApartColumn = 1;  // of t made apart: launch and sums, a block of columns of its block
-constexpr double kMargin = 1.3;
+constexpr double kMargin = 1.3, kTie = .05;     // what is left of the products where weights take longer
 constexpr int kMostTSplits = 8, kApartBlocks = 64;
 constexpr int kQueuedTokens = 1024;    // from which on x is too much for blocks that share nothing
 constexpr int kVeryManyTokens = 4096;  // from which on t is bound by reading x
@@ -59,16 +59,16 @@ struct Candidate {
     const int splits = t_splits(std::min(idle(), kApartBlocks));
     return splits > 0 && kMargin * t_apart(splits) < products() ? splits : 0;
   }
-  // What t adds: little when made apart or beside, else all its time.
+  // What t adds: little when made apart, else all its time.
   double t_time() const {
     if (shape.rank == 0) return 0;
     if (tokens >= kVeryManyTokens) return t_apart(t_splits());
     if (t_splits() > 0) return 1;
-    return config.small() && rounds() == 1 ? 2 : 3.5 + 1e-6 * shape.d_in * stages() * tokens;
+    return 3 + shape.d_in * stages() * (4.7e-4 + .7e-6 * tokens);
   }
   double time() const {
     const double weights = 2. * 9 / 16 * shape.d_out() * shape.d_in / kWeights;
-    return std::max(products(), weights) + t_time();
+    return std::max(products(), weights) + kTie * products() + t_time();
   }
 };
 

@@ -68,9 +68,8 @@ ManyConfig tile(int d_out, int tokens) {
 Nm24Plan many(int d_out, int tokens, int d_in = 4096) { return nm24_plan(layer(d_out, d_in), tokens, true, kH100); }
 
 void test_tiles() {
-  expect(tile(4096, 192).splits == 2 && tile(4096, 256).splits == 2,
-         "columns are split while the device is half empty");
-  expect(tile(4096, 512).tokens == 128 && tile(4096, 512).splits == 1, "one wave of small tiles");
+  expect(tile(4096, 96).splits == 2 && tile(6144, 96).splits == 2, "columns are split while the device is half empty");
+  expect(tile(4096, 384).tokens == 128 && tile(4096, 384).splits == 1, "one wave of small tiles");
   expect(tile(4096, 768).tokens == 192 && tile(14336, 192).tokens == 192, "tiles as large as what there is");
   expect(tile(14336, 256).tokens == 256 && tile(14336, 256).cluster == 1, "one wave of large tiles");
   expect(tile(128256, 100).tokens == 128, "no large tiles for few tokens");
@@ -79,7 +78,7 @@ void test_tiles() {
 
 void test_t() {
   expect(many(14336, 256).t_splits == 8 && many(6144, 512).t_splits == 8, "t on what tiles leave idle");
-  expect(many(4096, 192).t_splits == 0 && many(4096, 1024).t_splits == 0, "nothing is idle");
+  expect(many(4096, 768).t_splits == 0 && many(4096, 1024).t_splits == 0, "nothing is idle");
   expect(many(14336, 256).clusters == 0, "one tile a block");
   expect(many(28672, 8192).clusters == 66 && many(28672, 8192).t_splits == 0, "many tiles a block");
 }
@@ -89,6 +88,7 @@ void check_many(const Nm24Shape& shape, const Nm24Plan& plan, int tokens) {
   expect(many_t_columns(shape) >= shape.rank && many_t_columns(shape) % 8 == 0, "columns of t");
   expect(plan.scratch == std::size_t{2} * tokens * shape.parts * many_t_columns(shape), "room for t");
   expect(plan.workspace == 0, "workspace");
+  expect(plan.clusters == 0 || kManyConfigs[plan.variant].splits == 1, "splits have one tile each");
   const ManyConfig& config = kManyConfigs[plan.variant];
   for (int p = 0; p + 1 < shape.parts; ++p)
     expect(shape.rows[p] % (kManyRows * config.cluster) == 0, "tiles of one part");

@@ -54,6 +54,45 @@ struct Bench {
   }
 };
 
+// many d_out d_in tokens: every tile while the device is busy, 300 launches each, against the bits of the first alone.
+int repeat(char** arguments, cudaStream_t stream) {
+  const int d_out = std::atoi(arguments[0]), d_in = std::atoi(arguments[1]), tokens = std::atoi(arguments[2]);
+  Layer layer(d_out, d_in, kRank, 1, 300e6);
+  const std::size_t outputs = std::size_t(tokens) * d_out;
+  Bench bench{layer,
+              stream,
+              device<Bf16>(std::size_t(tokens) * d_in),
+              device<Bf16>(outputs * layer.copies),
+              nullptr,
+              device<char>(8 << 20)};
+  Bf16* y = bench.y;
+  fill_values<<<4096, 256>>>(bench.x, std::size_t(tokens) * d_in, 5, 1.f);
+  CHECK(cudaDeviceSynchronize());
+  const auto read = [&](int copy) {
+    std::vector<std::uint16_t> host(outputs);
+    CHECK(cudaStreamSynchronize(stream));
+    CHECK(cudaMemcpy(host.data(), y + copy * outputs, outputs * 2, cudaMemcpyDeviceToHost));
+    return host;
+  };
+  for (int variant = 0; variant < kManyConfigCount; ++variant)
+    for (int splits : {0, 8}) {
+      Nm24Plan plan{};
+      plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.t_splits = splits;
+      std::vector<std::vector<std::uint16_t>> want;
+      for (int c = 0; c < layer.copies; ++c)
+        bench.y = y + c * outputs, bench.run(plan, kRank, c, tokens, stream), want.push_back(read(c));
+      int wrong = 0;
+      for (int round = 0; round < 300 / layer.copies + 1; ++round) {
+        for (int c = 0; c < layer.copies; ++c) bench.y = y + c * outputs, bench.run(plan, kRank, c, tokens, stream);
+        for (int c = 0; c < layer.copies; ++c) wrong += read(c) != want[c];
+      }
+      std::printf("%d,%d,%d,%s,%d splits of t,%d launches differ\n", d_out, d_in, tokens,
+                  name_of(kManyConfigs[variant]).c_str(), splits, wrong);
+      std::fflush(stdout);
+    }
+  return 0;
+}
+
 // many d_out d_in tokens variant clusters t_splits: three launches, for a profiler.
 int one(char** arguments, cudaStream_t stream) {
   int v[6];
@@ -79,6 +118,7 @@ int one(char** arguments, cudaStream_t stream) {
 int main(int argc, char** argv) {
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));
+  if (argc == 4) return repeat(argv + 1, stream);
   if (argc == 7) return one(argv + 1, stream);
   const int only = argc > 1 ? std::atoi(argv[1]) : -1;
   Cublas cublas(stream);
