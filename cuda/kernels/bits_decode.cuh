@@ -164,8 +164,10 @@ __global__ void __launch_bounds__(kWarps * 32, kResident) bits_kernel(const Bits
       inner_block<T, kTiles, kWarps, false>(a.common, unit, shared);
     }
   } else {
-    const int row_blocks = blocks(a.common.d_out, kRowTiles<kBitmap> * kTileRows), rest = index - a.common.first_block;
-    bits_block<T, kBitmap, kTiles, kWarps, kStages, kSigns>(a, rest % row_blocks, rest / row_blocks, shared, warp_bytes,
+    const int row_blocks = blocks(a.common.d_out, kRowTiles<kBitmap> * kTileRows);
+    int row_block = index - a.common.first_block, group = 0;
+    for (; row_block >= row_blocks; row_block -= row_blocks) ++group;  // a division takes longer
+    bits_block<T, kBitmap, kTiles, kWarps, kStages, kSigns>(a, row_block, group, shared, warp_bytes,
                                                             full[threadIdx.x / 32]);
   }
 }
