@@ -43,10 +43,10 @@ struct Columns {
 template <int kSigns>
 __device__ __forceinline__ void load_sign_v(uint4 (&v)[kSigns], const BitsArgs& b, int column_block, int step,
                                             int lane) {
-  const uint4* from = b.sign_v + static_cast<unsigned>(column_block * b.sign_rank * kSignVUnits + step * 4 + lane % 4);
+  const uint4* from = b.sign_v + static_cast<unsigned>(column_block * b.sign_rank * kSignVUnits + lane % 4);
 #pragma unroll
   for (int k = 0; k < kSigns; ++k)
-    if (kSigns == 1 || k < b.sign_rank) v[k] = __ldg(from + k * kSignVUnits);
+    if (kSigns == 1 || k < b.sign_rank) v[k] = __ldg(from + k * kSignVUnits + step * 4);
 }
 
 }  // namespace sparlow::kernels
