@@ -194,7 +194,7 @@ void measure(Bits& layer, int tokens, double dense, cudaStream_t stream) {
 
 template <bool kBitmap, int kSigns>
 void shapes(const Cublas& cublas, cudaStream_t stream, const std::vector<int>& token_counts) {
-  const int sizes[][2] = {{4096, 4096}, {14336, 4096}, {4096, 14336}};
+  const int sizes[][2] = {{4096, 4096}, {14336, 4096}, {28672, 4096}, {4096, 14336}};
   for (const auto& size : sizes) {
     Bits layer(size[0], size[1], kSigns, kBitmap);
     const std::size_t n = std::size_t(size[0]) * size[1];
