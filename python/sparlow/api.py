@@ -18,7 +18,7 @@ from .calibration import Windows
 from .dense import check_dense, load_dense, load_skeleton
 from .estimate import estimate_plan
 from .job import Job, check_weights, job_windows, make_job
-from .journal import Journal, describe_kept, open_journal
+from .journal import Journal, open_journal, tell_kept
 from .matching.stage import batch_sizes
 from .models import describe_non_finite, replace_module
 from .recipe import Recipe
@@ -51,7 +51,12 @@ class Compressed:
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write a checkpoint folder; see `sparlow.checkpoint.save`. The journal of the run is removed then."""
-        saved = checkpoint.save(self, path, overwrite)
+        try:
+            saved = checkpoint.save(self, path, overwrite)
+        except BaseException as error:
+            if self.journal is not None:
+                tell_kept(error, self.journal.folder)
+            raise
         if self.journal is not None:
             self.journal.remove()
         return saved
@@ -104,8 +109,8 @@ def compress(
     except BaseException as error:
         for name, module in (originals or {}).items():
             replace_module(model, name, module)
-        if journal is not None and (advice := describe_kept(journal)):
-            error.add_note(advice)
+        if journal is not None:
+            tell_kept(error, journal)
         raise
     finally:
         model.train(training)
