@@ -30,8 +30,15 @@ def load_dense(source: str | os.PathLike[str]) -> tuple[PreTrainedModel, Any]:
     _check_folder(path)
     model = AutoModelForCausalLM.from_pretrained(str(source), dtype="auto")
     check_dense(model)
-    has_tokenizer = not path.is_dir() or any((path / name).exists() for name in _TOKENIZER_FILES)
-    return model, AutoTokenizer.from_pretrained(str(source)) if has_tokenizer else None
+    return model, open_tokenizer(source)
+
+
+def open_tokenizer(source: str | os.PathLike[str]) -> Any:
+    """The tokenizer of a folder or of a name for `from_pretrained`; None if the folder has none."""
+    path = Path(source)
+    if path.is_dir() and not any((path / name).exists() for name in _TOKENIZER_FILES):
+        return None
+    return AutoTokenizer.from_pretrained(str(source))
 
 
 def load_skeleton(source: str | os.PathLike[str]) -> PreTrainedModel:
