@@ -16,6 +16,7 @@ from . import checkpoint, hf
 from .allocation.apply import allocate
 from .calibration import Windows
 from .dense import check_dense, load_dense, load_skeleton
+from .device import missing_gpu
 from .estimate import estimate_plan
 from .job import Job, check_weights, job_windows, make_job
 from .journal import Journal, open_journal, tell_kept
@@ -132,8 +133,8 @@ def plan(model_or_path: ModelSource, recipe: Recipe) -> Plan:
 
 def _check_device(device: str) -> None:
     """RuntimeError if the device, or the part of sparlow that works there, is missing."""
-    if device != "cpu" and not torch.cuda.is_available():
-        raise RuntimeError(f"device '{device}' was asked for, but torch finds no CUDA GPU here; use device 'cpu'")
+    if (reason := missing_gpu(device)) is not None:
+        raise RuntimeError(reason)
     backend_for(device)
 
 

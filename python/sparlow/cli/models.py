@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparlow import checkpoint
 from sparlow.dense import load_dense, open_tokenizer
+from sparlow.device import missing_gpu
 from sparlow.manifest import read_config
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -68,13 +69,10 @@ def check_source(source: str) -> None:
 
 def check_device(device: str) -> None:
     """ValueError for a device other than a CPU and a GPU, or a GPU that this machine does not have."""
-    match = re.fullmatch(r"cpu|cuda(:\d+)?", device)
-    if match is None:
+    if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
         raise ValueError(f"unknown device {device!r}: use cpu, cuda or cuda:N")
-    if device != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r}: this machine has no GPU that torch can use")
-    if match[1] and int(match[1][1:]) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r}: the last GPU that torch can use is cuda:{torch.cuda.device_count() - 1}")
+    if (reason := missing_gpu(device)) is not None:
+        raise ValueError(reason)
 
 
 def _is_sparlow(path: Path) -> bool:
