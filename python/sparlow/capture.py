@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .models import Block
 
@@ -43,6 +44,16 @@ class Captured:
 
     hidden: Tensor
     calls: list[Call]
+
+
+@contextmanager
+def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """The hooks are removed when the context ends, whatever happened in it."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class StopForward(Exception):
