@@ -34,8 +34,11 @@ struct Nm24Plan {
   int token_tiles;                 // of 8 tokens, of one block
   int variant;                     // index into the kernel's compiled configurations
   int splits;                      // blocks that share rows: a cluster
-  int clusters;                    // of the kernel for many tokens; 0: one for each tile
-  int t_splits;                    // of the columns of t, made apart on multiprocessors that tiles leave idle; or 0
+  // Of the kernel for many tokens:
+  int clusters;                    // 0: one for each tile
+  int t_splits, t_tokens;          // of blocks that make t beside the tiles; 0: t is made before
+  int late;                        // clusters that begin a tile later, as t is made where they will be
+  int head_tiles, rest_variant;    // row tiles of the first launch, 0: all; configuration of the other, for the rest
   std::size_t workspace, scratch;  // bytes
 };
 
@@ -81,7 +84,6 @@ constexpr int kManyRankStage = 64;           // t has columns for whole stages o
 int many_t_columns(const Nm24Shape& shape);  // of one part
 bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device);
 Nm24Plan many_plan(const Nm24Shape& shape, int tokens, const Nm24Device& device);
-constexpr int kManyTTokens = 128;  // of a block of the kernel that makes t apart
 
 // Offsets in bytes of what follows Progress.
 struct Nm24Workspace {
