@@ -93,7 +93,7 @@ Candidate whole(const Times& times, const T& t, int variant) {
   const int rounds = blocks(times.tiles(config, times.row_tiles()) + late, clusters);
   Candidate found{{}, time_of(times, t, variant, rounds, times.row_tiles())};
   found.plan.variant = variant, found.plan.t_splits = t.splits, found.plan.t_tokens = t.tokens;
-  if (rounds > 1) found.plan.clusters = clusters, found.plan.late = late;
+  if (rounds > 1 && config.splits == 1) found.plan.clusters = clusters, found.plan.late = late;
   if (late > clusters) found.time = 0;
   return found;
 }
