@@ -41,26 +41,40 @@ struct ManyConsumer {
     }
     done_turn.next();
   }
-  // Products run on while the next weights are read: at most one group is behind.
-  __device__ __forceinline__ void half(const uint4& first, const uint4& second, std::uint32_t positions, bool started) {
-    const std::uint64_t x = acquire_x();
+  __device__ __forceinline__ void start(const uint4& first, const uint4& second, std::uint32_t positions,
+                                        std::uint64_t x) {
     pin<Shape::kTiles>(acc);
     warpgroup_fence();
     warpgroup_sparse<T, 0>(acc, first, x, positions);
     warpgroup_sparse<T, 1>(acc, second, x + 4, positions);
     warpgroup_commit();
+  }
+  // All products but the two started last.
+  __device__ __forceinline__ void finish_others() {
     warpgroup_wait_until<1>();
     pin<Shape::kTiles>(acc);
-    if (started) release_x();
   }
+  // 128 columns. An operand in registers holds the warp up, so that only the other group hides what a warp does between
+  // products: four follow each other where x need not be given back early, to the blocks of a cluster.
   __device__ __forceinline__ void block(uint4 (&values)[4], bool started) {
+    constexpr bool kTogether = Shape::kCluster == 1;
     const uint4* w = acquire_weights();
     const uint2 positions = reinterpret_cast<const uint2*>(w + kValueUnits)[warp % 2];
 #pragma unroll
     for (int s = 0; s < 4; ++s) values[s] = w[(warp % 2 * 4 + s) * 32];
     release_weights();
-    half(values[0], values[1], positions.x, started);
-    half(values[2], values[3], positions.y, true);
+    const std::uint64_t first = acquire_x();
+    std::uint64_t second = kTogether ? acquire_x() : 0;
+    start(values[0], values[1], positions.x, first);
+    if constexpr (!kTogether) {
+      finish_others();
+      if (started) release_x();
+      second = acquire_x();
+    }
+    start(values[2], values[3], positions.y, second);
+    finish_others();
+    if (kTogether && started) release_x();
+    release_x();
   }
   __device__ __forceinline__ void columns(int count) {
     if (count == 0) return;

@@ -75,9 +75,9 @@ struct ManyConfig {
   // Leaves room on a multiprocessor for a block of the kernel before, which makes t meanwhile.
   constexpr bool small() const { return tokens <= 128 || (tokens == 192 && splits == 2); }
 };
-constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 6, 4}, {128, 1, 2, 6, 4}, {256, 1, 1, 5, 3}, {256, 2, 1, 5, 3},
-                                       {192, 1, 1, 6, 4}, {192, 1, 2, 5, 3}, {192, 2, 1, 6, 4}, {256, 1, 2, 5, 3},
-                                       {96, 1, 1, 8, 4},  {96, 1, 2, 8, 4},  {64, 1, 2, 8, 4}};
+constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 8, 4}, {128, 1, 2, 8, 4}, {256, 1, 1, 5, 3}, {256, 2, 1, 5, 3},
+                                       {192, 1, 1, 6, 4}, {192, 1, 2, 6, 3}, {192, 2, 1, 6, 4}, {256, 1, 2, 5, 3},
+                                       {96, 1, 1, 10, 4}, {96, 1, 2, 10, 4}, {64, 1, 2, 12, 4}};
 constexpr int kManyConfigCount = sizeof kManyConfigs / sizeof kManyConfigs[0];
 constexpr int kManyRows = 128;               // of one block
 constexpr int kManyRankStage = 64;           // t has columns for whole stages of ranks

@@ -13,9 +13,9 @@ namespace {
 struct TileTime {
   double column, queued, much, ends;
 };
-constexpr TileTime kTileTimes[kManyConfigCount] = {{.5, .52, .555, 3}, {.63, .63, .63, 5}, {.92, 1, 1.12, 2},
-                                                   {.97, 1, 1.03, 1},  {.69, .75, .86, 2}, {.68, .68, .68, 7},
-                                                   {.75, .76, .8, 2},  {.88, .88, .88, 7}, {.43, .42, .46, 3},
+constexpr TileTime kTileTimes[kManyConfigCount] = {{.48, .5, .55, 3},  {.6, .6, .6, 5},    {.92, 1, 1.12, 2},
+                                                   {.95, .98, 1, 2},   {.67, .74, .82, 2}, {.66, .66, .66, 7},
+                                                   {.75, .76, .8, 2},  {.88, .88, .88, 7}, {.39, .41, .45, 3},
                                                    {.58, .58, .58, 4}, {.53, .53, .53, 4}};
 constexpr int kMuch = 512;             // tokens up to which x is not much
 constexpr double kSecondLaunch = 1.5;  // what a launch for the rest of the rows adds
@@ -29,8 +29,8 @@ struct TTime {
   int tokens;
   double column;
 };
-constexpr TTime kTTimes[] = {{256, .7}, {192, .65}, {128, .6}};
-constexpr double kTEnds = 3.5, kTSplits = 1;  // microseconds of beginning and end, and of adding up splits
+constexpr TTime kTTimes[] = {{256, .95}, {192, .85}, {128, .72}};
+constexpr double kTEnds = 4.5, kTSplits = 1;  // microseconds of beginning and end, and of adding up splits
 constexpr int kMostTSplits = 8;
 constexpr int kTStep = 64;  // between sizes
 
@@ -93,7 +93,8 @@ Candidate whole(const Times& times, const T& t, int variant) {
   const int rounds = blocks(times.tiles(config, times.row_tiles()) + late, clusters);
   Candidate found{{}, time_of(times, t, variant, rounds, times.row_tiles())};
   found.plan.variant = variant, found.plan.t_splits = t.splits, found.plan.t_tokens = t.tokens;
-  if (rounds > 1) found.plan.clusters = clusters, found.plan.late = late;
+  if (rounds > 1 && config.splits == 1) found.plan.clusters = clusters, found.plan.late = late;
+  if (late > clusters) found.time = 0;
   return found;
 }
 
@@ -108,7 +109,7 @@ Candidate in_two(const Times& times, const T& t, int variant, int rest_variant) 
   const int head = groups * config.cluster / step * step, rest = times.row_tiles() - head;
   const double after = std::max(times.tile(rest_variant, 1), times.weights(rest)) + kSecondLaunch;
   found.time = time_of(times, t, variant, rounds, head) + after;
-  if (head < 1 || rest < 1 || times.tiles(other, rest) > times.clusters(other)) found.time = 0;
+  if (late > clusters || head < 1 || rest < 1 || times.tiles(other, rest) > times.clusters(other)) found.time = 0;
   if (rounds == 1) found.plan.clusters = found.plan.late = 0;
   found.plan.head_tiles = head, found.plan.rest_variant = rest_variant;
   return found;

@@ -17,7 +17,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
 ]
 LIMITS = {torch.bfloat16: 2.6e-3, torch.float16: 3.4e-4}
-FEW = (1, 3, 7, 8, 9, 16, 17, 33, 64)  # tokens that run packed; the others expand the layer
+EXPANDED = {torch.bfloat16: 4e-3, torch.float16: 5e-4}  # many tokens: w was rounded once or twice before y is
+FEW = (1, 3, 4, 5, 8, 9, 16, 17, 33, 64)  # tokens that run packed; the others expand the layer
 ONE_ULP = {torch.bfloat16: 2**-8, torch.float16: 2**-11}  # where y is a single number
 
 
@@ -90,13 +91,14 @@ def test_forward_and_back(pattern: str, d_out: int, d_in: int, rank: int, sign_r
             y, want = layer(x), reference(layer, x)
             assert y.shape == (tokens, d_out)
             assert y.dtype == dtype
-            assert error(y, want) < (LIMITS if d_out > 1 else ONE_ULP)[dtype], (tokens, bias)
+            packed = tokens in FEW and sign_rank <= 4
+            assert error(y, want) < (ONE_ULP if d_out == 1 else LIMITS if packed else EXPANDED)[dtype], (tokens, bias)
             assert same_bits(y, layer(x)), "the same input gives the same bits"
         twin = copy.deepcopy(layer).train().cpu()
         assert all(same_bits(twin.state_dict()[name], tensor) for name, tensor in before.items())
 
 
-@pytest.mark.parametrize("density", [0.0, 0.03, 1.0])
+@pytest.mark.parametrize("density", [0.0, 0.03, 0.3])
 @torch.no_grad()
 def test_any_density(density: float) -> None:
     s = torch.randn(200, 516) * (torch.rand(200, 516) < density)
@@ -104,8 +106,9 @@ def test_any_density(density: float) -> None:
     layer = SparseLowRankLinear.from_decomposition(s, None, None, None, "0.5@matrix", torch.bfloat16)
     assert layer.format == "bitmap"
     layer.cuda().eval()
-    x = torch.randn(4, 516, device="cuda").bfloat16()
-    assert error(layer(x), reference(layer, x)) < LIMITS[torch.bfloat16]
+    for tokens in (1, 4, 17):
+        x = torch.randn(tokens, 516, device="cuda").bfloat16()
+        assert error(layer(x), reference(layer, x)) < LIMITS[torch.bfloat16]
 
 
 @torch.no_grad()
