@@ -33,6 +33,7 @@ from server_client import Answer
 from server_judge import Judge, engine_share
 
 Prompts = list[list[int]]
+Timed = tuple[int, list[Answer], float]
 
 
 def shared(asked: argparse.Namespace) -> list[str]:
@@ -80,31 +81,40 @@ def load(port: int, prompts: Prompts, clients: int, tokens: int, processes: int)
     return [parts[i % count]["answers"][i // count] for i in range(len(prompts))], seconds
 
 
+def rate_of(answers: list[Answer], seconds: float) -> float:
+    return sum(len(answer[0]) for answer in answers) / seconds
+
+
 def percentiles(seconds: list[float]) -> dict[str, float]:
     ordered = sorted(seconds)
     return {f"p{p}": round(1000 * ordered[(len(ordered) - 1) * p // 100], 1) for p in (50, 90, 99)}
 
 
-def measure(asked: argparse.Namespace, model: str, clients: list[int], prompts: Prompts) -> Iterator[dict[str, Any]]:
-    """A row for every number of clients; the first is one client."""
-    judge = Judge(model, asked.device) if asked.check else None
+def timed(asked: argparse.Namespace, model: str, clients: list[int], prompts: Prompts) -> Iterator[Timed]:
+    """What every number of clients got, and the seconds it took; the first is one client."""
     with serving(asked, model, max(clients)) as port:
         load(port, prompts[:2], 1, 4, 1)  # pages of the checkpoint
         load(port, prompts[: max(clients)], max(clients), 4, asked.processes)  # graphs of a GPU
-        one: tuple[list[Answer], float] | None = None
         for count in clients:
-            answers, seconds = load(port, prompts, count, asked.tokens, asked.processes)
-            rate = sum(len(answer[0]) for answer in answers) / seconds
-            one = one or (answers, rate)
-            same = sum(a[0] == b[0] for a, b in zip(answers, one[0], strict=True))
-            row: dict[str, Any] = {"model": "compressed" if model == asked.model else "dense", "clients": count}
-            row |= {"requests_per_s": round(len(prompts) / seconds, 2), "tokens_per_s": round(rate, 1)}
-            row |= {"speedup": round(rate / one[1], 2), "first_ms": percentiles([answer[1] for answer in answers])}
-            row |= {"latency_ms": percentiles([answer[2] for answer in answers]), "same": same / len(prompts)}
-            if asked.llama and count == 1:
-                words = [asked.llama, model, *shared(asked), "--tokens", str(asked.tokens)]
-                row["engine"] = engine_share(words, prompts, answers)
-            yield row | (judge(prompts, answers) if judge else {})
+            yield count, *load(port, prompts, count, asked.tokens, asked.processes)
+
+
+def measure(asked: argparse.Namespace, model: str, clients: list[int], prompts: Prompts) -> Iterator[dict[str, Any]]:
+    """A row for every number of clients, judged when the server is gone: whoever judges computes beside it."""
+    runs = list(timed(asked, model, clients, prompts))
+    judge = Judge(model, asked.device) if asked.check else None
+    alone = runs[0][1]
+    for count, answers, seconds in runs:
+        rate, first = rate_of(answers, seconds), rate_of(alone, runs[0][2])
+        row: dict[str, Any] = {"model": "compressed" if model == asked.model else "dense", "clients": count}
+        row |= {"requests_per_s": round(len(prompts) / seconds, 2), "tokens_per_s": round(rate, 1)}
+        row |= {"speedup": round(rate / first, 2), "first_ms": percentiles([answer[1] for answer in answers])}
+        row |= {"latency_ms": percentiles([answer[2] for answer in answers])}
+        row["same"] = sum(a[0] == b[0] for a, b in zip(answers, alone, strict=True)) / len(prompts)
+        if asked.llama and count == 1:
+            words = [asked.llama, model, *shared(asked), "--tokens", str(asked.tokens)]
+            row["engine"] = engine_share(words, prompts, answers)
+        yield row | (judge(prompts, answers) if judge else {})
 
 
 def beside_dense(asked: argparse.Namespace, clients: list[int], prompts: Prompts) -> list[dict[str, Any]]:

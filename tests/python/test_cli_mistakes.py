@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny_folder import write_text, write_tiny_folder
 
 from sparlow import api
@@ -140,3 +141,24 @@ def test_one_layer_is_one_layer(place: Path, tmp_path: Path, capsys: pytest.Capt
     assert main([*arguments, "--method", "magnitude"]) == 0
     assert "\n1 layer: " in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["layers"]) == 1
+
+
+@pytest.mark.parametrize("command", ["compress", "eval", "generate"])
+def test_a_dense_model_that_is_not_whole_is_refused(
+    command: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = str(place / "text.txt")
+    more = {"compress": ["--calibration", text, "-o", str(tmp_path / "out")], "eval": ["--text", text]}
+    folder = shutil.copytree(place / "model", tmp_path / "model")
+    arguments = [command, folder, *more.get(command, ["The"])]
+    shard = folder / "model.safetensors"
+    tensors = load_file(shard)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, shard, metadata={"format": "pt"})
+    message = refusal(capsys, *arguments)
+    assert message.startswith(f"{folder} lacks 1 tensor of its model: model.layers.1.mlp.up_proj.weight;")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    message = refusal(capsys, *arguments)
+    assert message.startswith(f"{folder}: a file of weights is truncated or damaged (")
+    (folder / "config.json").unlink()
+    assert refusal(capsys, *arguments).startswith(f"{folder} has no config.json")

@@ -23,7 +23,7 @@ from sparlow.cli.eval import evaluate
 from sparlow.cli.generate import generate
 from sparlow.cli.inspect import inspect
 from sparlow.cli.methods import methods
-from sparlow.cli.output import Interrupted
+from sparlow.cli.output import Interrupted, error_text
 from sparlow.cli.reporting import report
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -94,16 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("SPARLOW_TRACEBACK"):
             traceback.print_exc()
-        return _fail("; ".join([_message(error), *getattr(error, "__notes__", [])]), _exit_code(error))
+        return _fail("; ".join([error_text(error), *getattr(error, "__notes__", [])]), _exit_code(error))
     if code == INTERRUPTED:
         return _fail("interrupted; nothing half-written was left behind", INTERRUPTED)
     return code if isinstance(code, int) else 0
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
 
 
 def _exit_code(error: Exception) -> int:

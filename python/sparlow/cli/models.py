@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from sparlow import checkpoint
-from sparlow.dense import load_dense, open_tokenizer
+from sparlow.dense import load_dense, load_whole, open_tokenizer
 from sparlow.device import missing_gpu
 from sparlow.manifest import read_config
 
@@ -40,7 +40,7 @@ def open_model(source: str, device: str = "cpu", dtype: Dtype | None = None) -> 
     elif path.exists():
         model, tokenizer = load_dense(path)
     else:
-        model = AutoModelForCausalLM.from_pretrained(source)
+        model = load_whole(source)
         tokenizer = AutoTokenizer.from_pretrained(source)
     if tokenizer is None:
         raise ValueError(f"{source} has no tokenizer; copy the tokenizer files of the model into it")
