@@ -222,7 +222,9 @@ cudaError_t bits_pack(const BitsShape& shape, const BitsTensors& from, const Bit
   const auto* values = static_cast<const std::uint16_t*>(from.values);
   if (shape.bitmap) pack_bitmap_kernel<<<n, 32, 0, stream>>>(table, values, starts, out);
   else pack_nm24_kernel<<<n, 128, 0, stream>>>(CheckpointNm24{values, from.meta, shape.d_out, shape.d_in}, out);
-  cudaError_t status = pack_factors(shape, from, packed, stream);
+  const Dense16 low_u{static_cast<const std::uint16_t*>(from.u), shape.d_out, shape.rank};
+  const Dense16 low_v{static_cast<const std::uint16_t*>(from.v), shape.rank, shape.d_in};
+  cudaError_t status = pack_factors(low_u, low_v, shape.rank, packed.u, packed.v, stream);
   if (shape.sign_rank == 0 || status != cudaSuccess) return status;
   pack_signs_kernel<<<dim3(n, rows_of_block(shape) / kTileRows), 32, 0, stream>>>(
       BitTable{from.sign_bits, shape.d_out, shape.d_in}, out);
@@ -250,7 +252,7 @@ cudaError_t bits_unpack(const BitsShape& shape, const BitsPacked& packed, const 
     status = fill(static_cast<std::uint32_t*>(to.values), rows * groups, BlockPair{from, groups}, stream);
     if (status == cudaSuccess) status = fill(to.meta, rows * bytes, BlockMeta{from, bytes, shape.d_in}, stream);
   }
-  if (status == cudaSuccess) status = unpack_factors(shape, packed, to.u, to.v, stream);
+  if (status == cudaSuccess) status = bits_unpack_factors(shape, packed, to.u, to.v, stream);
   if (shape.sign_rank == 0 || status != cudaSuccess) return status;
   status = fill(to.sign_bits, rows * bytes, SignByte{from, bytes, shape.d_in}, stream);
   const SignVElement v{static_cast<const std::uint32_t*>(packed.sign_v), shape.sign_rank, shape.d_in};
@@ -263,7 +265,7 @@ cudaError_t bits_unpack(const BitsShape& shape, const BitsPacked& packed, const 
 
 cudaError_t bits_unpack_factors(const BitsShape& shape, const BitsPacked& packed, void* u, void* v,
                                 cudaStream_t stream) {
-  return unpack_factors(shape, packed, u, v, stream);
+  return unpack_factors(shape.d_out, shape.rank, shape.d_in, packed.u, packed.v, u, v, stream);
 }
 
 }  // namespace sparlow::kernels

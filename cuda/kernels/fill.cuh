@@ -3,7 +3,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include "bits.hpp"
 #include "nm24_layout.hpp"
 
 namespace sparlow::kernels {
@@ -25,11 +24,12 @@ cudaError_t fill(T* to, std::size_t n, Word word, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-struct PackedUWord {
+struct UWordOf {
   Dense16 u;
-  __device__ std::uint32_t operator()(std::size_t i) const { return u_word(u, u.cols, i); }
+  int rank;
+  __device__ std::uint32_t operator()(std::size_t i) const { return u_word(u, rank, i); }
 };
-struct PackedVWord {
+struct VWordOf {
   Dense16 v;
   __device__ std::uint32_t operator()(std::size_t i) const { return v_word(v, i); }
 };
@@ -48,23 +48,22 @@ struct VElementOf {
   }
 };
 
-inline cudaError_t pack_factors(const BitsShape& shape, const BitsTensors& from, const BitsPacked& packed,
+// u and v as packed with `rank`, which may be more than they have: the rest is zero.
+inline cudaError_t pack_factors(const Dense16& u, const Dense16& v, int rank, void* packed_u, void* packed_v,
                                 cudaStream_t stream) {
-  const Dense16 u{static_cast<const std::uint16_t*>(from.u), shape.d_out, shape.rank};
-  const Dense16 v{static_cast<const std::uint16_t*>(from.v), shape.rank, shape.d_in};
   const cudaError_t status =
-      fill(static_cast<std::uint32_t*>(packed.u), u_words(shape.d_out, shape.rank), PackedUWord{u}, stream);
+      fill(static_cast<std::uint32_t*>(packed_u), u_words(u.rows, rank), UWordOf{u, rank}, stream);
   if (status != cudaSuccess) return status;
-  return fill(static_cast<std::uint32_t*>(packed.v), v_words(shape.rank, shape.d_in), PackedVWord{v}, stream);
+  return fill(static_cast<std::uint32_t*>(packed_v), v_words(rank, v.cols), VWordOf{v}, stream);
 }
-inline cudaError_t unpack_factors(const BitsShape& shape, const BitsPacked& packed, void* u, void* v,
-                                  cudaStream_t stream) {
-  const std::size_t rank = shape.rank;
-  const cudaError_t status = fill(static_cast<std::uint16_t*>(u), rank * shape.d_out,
-                                  UElementOf{static_cast<const std::uint32_t*>(packed.u), shape.rank}, stream);
+inline cudaError_t unpack_factors(int d_out, int rank, int d_in, const void* packed_u, const void* packed_v, void* u,
+                                  void* v, cudaStream_t stream) {
+  const std::size_t count = rank;
+  const cudaError_t status = fill(static_cast<std::uint16_t*>(u), count * d_out,
+                                  UElementOf{static_cast<const std::uint32_t*>(packed_u), rank}, stream);
   if (status != cudaSuccess) return status;
-  return fill(static_cast<std::uint16_t*>(v), rank * shape.d_in,
-              VElementOf{static_cast<const std::uint32_t*>(packed.v), shape.d_in}, stream);
+  return fill(static_cast<std::uint16_t*>(v), count * d_in,
+              VElementOf{static_cast<const std::uint32_t*>(packed_v), d_in}, stream);
 }
 
 }  // namespace sparlow::kernels

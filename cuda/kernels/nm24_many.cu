@@ -10,7 +10,7 @@
 namespace sparlow::kernels {
 namespace {
 
-constexpr int kInnerTiles = 2, kTStages = 5;
+constexpr int kInnerTiles = 2;
 
 template <typename T, int kTokenWarps>
 cudaError_t launch_inner(const ManyInnerArgs& a, int stages, bool overlap, cudaStream_t stream) {
@@ -19,15 +19,16 @@ cudaError_t launch_inner(const ManyInnerArgs& a, int stages, bool overlap, cudaS
   return launch(kernel, grid, kManyInnerWarps * 32, 0, kManyInnerSplits, overlap, stream, a);
 }
 
-template <typename T>
-cudaError_t launch_apart(const ManyInnerArgs& inner, int stages, int splits, bool overlap, cudaStream_t stream) {
-  using Shape = TShape<kManyTTokens, kTStages>;
-  const TArgs a{inner, std::min(inner.tokens, kManyTTokens)};
-  CUtensorMap map;
-  const cudaError_t status = map_rows<T>(inner.x, inner.d_in, inner.tokens, a.x_rows, map);
+template <typename T, int kTokens>
+cudaError_t launch_beside(const ManyInnerArgs& inner, int tiles, int stages, int splits, bool overlap,
+                          cudaStream_t stream) {
+  const TArgs a{inner, splits, std::min(inner.tokens, kTokens)};
+  TMaps maps;
+  const cudaError_t status = map_t<T, TShape<kTokens>>(a, tiles, maps);
   if (status != cudaSuccess) return status;
-  return launch(many_t_kernel<T, kManyTTokens, kTStages>, dim3(splits, blocks(inner.tokens, kManyTTokens), stages),
-                Shape::kThreads, Shape::kSharedBytes, splits, overlap, stream, a, map);
+  const int cluster = std::max(splits, 2), grid = blocks(blocks(inner.tokens, kTokens) * splits, cluster) * cluster;
+  return launch(many_t_kernel<T, kTokens>, dim3(grid, stages), TShape<kTokens>::kThreads, TShape<kTokens>::kSharedBytes,
+                cluster, overlap, stream, a, maps);
 }
 
 template <typename T>
@@ -39,7 +40,12 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& 
   a.rank_steps = blocks(shape.rank, kRankBlock), a.stages_per_part = blocks(shape.rank, kRankStage);
   a.t_columns = shape.parts * many_t_columns(shape);
   const int stages = shape.parts * a.stages_per_part;
-  if (plan.t_splits > 0) return launch_apart<T>(a, stages, plan.t_splits, call.overlap, stream);
+  if (plan.t_splits > 0) {
+    const auto beside = plan.t_tokens == 128   ? launch_beside<T, 128>
+                        : plan.t_tokens == 192 ? launch_beside<T, 192>
+                                               : launch_beside<T, 256>;
+    return beside(a, shape.parts * a.rank_steps, stages, plan.t_splits, call.overlap, stream);
+  }
   // The more tokens a block has, the less often v is read; the fewer, the more blocks there are.
   return call.tokens <= 512 ? launch_inner<T, 1>(a, stages, call.overlap, stream)
                             : launch_inner<T, 2>(a, stages, call.overlap, stream);
@@ -47,7 +53,7 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& 
 
 ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {
   ManyArgs a{};
-  a.weights = static_cast<const uint4*>(call.weights), a.u = static_cast<const uint4*>(call.u);
+  a.u = static_cast<const uint4*>(call.u);
   a.bias = call.bias, a.y = call.y, a.d_out = shape.d_out(), a.tokens = call.tokens;
   a.column_blocks = blocks(shape.d_in, kColumnBlock), a.rank_steps = blocks(shape.rank, kRankBlock);
   a.t_columns = many_t_columns(shape);
@@ -65,44 +71,66 @@ constexpr auto kernel_of() {
   else return many_kernel<T, Shape>;
 }
 
+// The rows of one launch.
+struct Rows {
+  int variant, first, count;  // in tiles of kManyRows
+  int clusters, late;
+  bool rest_follows, is_rest;
+};
+
 template <typename T, int kConfig>
-cudaError_t outer(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream) {
+cudaError_t outer(const Nm24Shape& shape, const Rows& rows, const Nm24Call& call, cudaStream_t stream) {
   constexpr ManyConfig config = kManyConfigs[kConfig];
   using Shape = ManyShape<config.tokens, config.cluster, config.splits, config.x_stages, config.weight_stages>;
   ManyArgs a = make_args(shape, call);
-  CUtensorMap x_map, t_map;
+  ManyMaps maps;
   // Tensor copies are slow where a box leaves the matrix.
   const int share = config.cluster == 1 ? call.tokens : blocks(blocks(call.tokens, config.cluster), 8) * 8;
   a.x_rows = std::min(config.tokens / config.cluster, share);
-  cudaError_t status = map_rows<T>(call.x, shape.d_in, call.tokens, a.x_rows, x_map);
-  t_map = x_map;
+  cudaError_t status = map_rows<T>(call.x, shape.d_in, call.tokens, a.x_rows, maps.x);
+  maps.t = maps.x;
   if (status == cudaSuccess && shape.rank > 0)
-    status = map_rows<T>(call.scratch, shape.parts * a.t_columns, call.tokens, a.x_rows, t_map);
+    status = map_rows<T>(call.scratch, shape.parts * a.t_columns, call.tokens, a.x_rows, maps.t);
+  if (status == cudaSuccess)
+    status = map_lines<T>(call.weights, a.column_blocks * kBlockLines, blocks(a.d_out, kRowBlock), kBlockLines,
+                          Shape::kRowBlocks, maps.weights);
   if (status != cudaSuccess) return status;
-  a.tiles = blocks(blocks(a.d_out, kManyRows), config.cluster) * blocks(a.tokens, config.tokens);
-  const int clusters = plan.clusters > 0 ? std::min(plan.clusters, a.tiles) : a.tiles;
+  a.first_row_tile = rows.first, a.row_tiles = rows.count;
+  a.rest_follows = rows.rest_follows, a.is_rest = rows.is_rest;
+  a.tiles = blocks(rows.count, config.cluster) * blocks(a.tokens, config.tokens);
+  const int clusters = rows.clusters > 0 ? std::min(rows.clusters, a.tiles) : a.tiles;
+  a.late = clusters < a.tiles ? rows.late : 0;
+  const bool overlap = shape.rank > 0 || rows.is_rest || call.overlap;
   return launch(kernel_of<T, Shape>(), dim3(clusters * config.cluster * config.splits), Shape::kThreads,
-                Shape::kSharedBytes, config.cluster * config.splits, shape.rank > 0 || call.overlap, stream, a, x_map,
-                t_map);
+                Shape::kSharedBytes, config.cluster * config.splits, overlap, stream, a, maps);
 }
 
 template <typename T, int... kConfig>
-cudaError_t forward(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream,
-                    std::integer_sequence<int, kConfig...>) {
-  cudaError_t status = shape.rank > 0 ? inner<T>(shape, plan, call, stream) : cudaSuccess;
-  if (status != cudaSuccess) return status;
-  status = cudaErrorInvalidValue;
+cudaError_t outer_of(const Nm24Shape& shape, const Rows& rows, const Nm24Call& call, cudaStream_t stream,
+                     std::integer_sequence<int, kConfig...>) {
+  cudaError_t status = cudaErrorInvalidValue;
   static_cast<void>(
-      ((plan.variant == kConfig && (status = outer<T, kConfig>(shape, plan, call, stream), true)) || ...));
+      ((rows.variant == kConfig && (status = outer<T, kConfig>(shape, rows, call, stream), true)) || ...));
+  return status;
+}
+
+template <typename T>
+cudaError_t forward(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream) {
+  constexpr auto configs = std::make_integer_sequence<int, kManyConfigCount>();
+  cudaError_t status = shape.rank > 0 ? inner<T>(shape, plan, call, stream) : cudaSuccess;
+  const int all = blocks(shape.d_out(), kManyRows), head = plan.head_tiles > 0 ? plan.head_tiles : all;
+  const Rows first{plan.variant, 0, head, plan.clusters, plan.late, head < all, false};
+  const Rows rest{plan.rest_variant, head, all - head, 0, 0, false, true};
+  if (status == cudaSuccess) status = outer_of<T>(shape, first, call, stream, configs);
+  if (status == cudaSuccess && head < all) status = outer_of<T>(shape, rest, call, stream, configs);
   return status;
 }
 
 }  // namespace
 
 cudaError_t nm24_forward_many(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& call, cudaStream_t stream) {
-  constexpr auto configs = std::make_integer_sequence<int, kManyConfigCount>();
-  return call.type == Half::bfloat16 ? forward<__nv_bfloat16>(shape, plan, call, stream, configs)
-                                     : forward<__half>(shape, plan, call, stream, configs);
+  return call.type == Half::bfloat16 ? forward<__nv_bfloat16>(shape, plan, call, stream)
+                                     : forward<__half>(shape, plan, call, stream);
 }
 
 }  // namespace sparlow::kernels

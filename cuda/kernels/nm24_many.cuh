@@ -11,7 +11,7 @@ namespace sparlow::kernels {
 #if SPARLOW_SM90
 
 template <typename T, typename Shape>
-__device__ __forceinline__ void many_block(const ManyArgs& a, const CUtensorMap* x_map, const CUtensorMap* t_map) {
+__device__ __forceinline__ void many_block(const ManyArgs& a, const ManyMaps& maps) {
   extern __shared__ unsigned char raw[];
   __shared__ ManyBarriers<Shape> barriers;
   unsigned char* shared = raw + (1024 - shared_address(raw) % 1024) % 1024;
@@ -25,7 +25,7 @@ __device__ __forceinline__ void many_block(const ManyArgs& a, const CUtensorMap*
   auto* sums = reinterpret_cast<float*>(shared);
   if (group == 2) {
     fewer_registers<Shape::kSmall ? 48 : 72>();
-    if (warp == 8 && lane == 0) ManyProducer<Shape>{a, x_map, t_map, rings, schedule}.run();
+    if (warp == 8 && lane == 0) ManyProducer<Shape>{a, maps, rings, schedule}.run();
   } else {
     more_registers<Shape::kSmall ? 168 : 216>();
     ManyConsumer<T, Shape> consumer{a, rings, warp, lane};
@@ -49,17 +49,15 @@ __device__ __forceinline__ void many_block(const ManyArgs& a, const CUtensorMap*
 
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
-    many_kernel(const ManyArgs a, const __grid_constant__ CUtensorMap x_map,
-                const __grid_constant__ CUtensorMap t_map) {
+    many_kernel(const ManyArgs a, const __grid_constant__ ManyMaps maps) {
 #if SPARLOW_SM90
-  many_block<T, Shape>(a, &x_map, &t_map);
+  many_block<T, Shape>(a, maps);
 #endif
 }
 template <typename T, typename Shape>
-__global__ void __maxnreg__(128) many_small_kernel(const ManyArgs a, const __grid_constant__ CUtensorMap x_map,
-                                                   const __grid_constant__ CUtensorMap t_map) {
+__global__ void __maxnreg__(128) many_small_kernel(const ManyArgs a, const __grid_constant__ ManyMaps maps) {
 #if SPARLOW_SM90
-  many_block<T, Shape>(a, &x_map, &t_map);
+  many_block<T, Shape>(a, maps);
 #endif
 }
 

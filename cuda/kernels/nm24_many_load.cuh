@@ -22,6 +22,14 @@ __device__ __forceinline__ void tensor_copy_to_cluster(void* shared, const CUten
       "l"(map), "r"(column), "r"(row), "r"(shared_address(b)), "h"(blocks)
       : "memory");
 }
+// Lines of packed operands (map_lines): from `line` on, of each row from `row` on.
+__device__ __forceinline__ void tensor_copy_lines(void* shared, const CUtensorMap* map, int line, int row, Barrier* b) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+          "r"(shared_address(shared)),
+      "l"(map), "r"(0), "r"(line), "r"(row), "r"(shared_address(b))
+      : "memory");
+}
 template <int kRegisters>
 __device__ __forceinline__ void more_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -70,7 +78,7 @@ struct Turn {
 template <typename Shape>
 struct ManyProducer {
   const ManyArgs& a;
-  const CUtensorMap *x_map, *t_map;
+  const ManyMaps& maps;
   const ManyRings<Shape>& rings;
   ManySchedule<Shape> schedule;
   ManyWork work{};
@@ -78,15 +86,28 @@ struct ManyProducer {
   Turn<Shape::kWeightStages> weights_turn{};
   int last_row_block = blocks(a.d_out, kRowBlock) - 1;
 
-  // Rows past the end are read again and not stored. from: of the first row block; stride: units to the next.
-  __device__ __forceinline__ void copy_rows(const uint4* from, std::size_t stride, int bytes) {
-    const int slot = weights_turn.slot;
-    Barrier* full = &rings.barriers.weights_full[slot];
-    barrier_wait(&rings.barriers.weights_empty[slot], weights_turn.parity ^ 1);
-    barrier_expect(full, Shape::kRowBlocks * bytes);
-    for (int r = 0; r < Shape::kRowBlocks; ++r)
-      bulk_copy(rings.weights(slot) + r * kBlockBytes, from + min(work.first_row_block + r, last_row_block) * stride,
-                bytes, full);
+  __device__ __forceinline__ Barrier* next_weights(int bytes) {
+    Barrier* full = &rings.barriers.weights_full[weights_turn.slot];
+    barrier_wait(&rings.barriers.weights_empty[weights_turn.slot], weights_turn.parity ^ 1);
+    barrier_expect(full, bytes);
+    return full;
+  }
+  // Rows past the end come as zeros and are not stored.
+  __device__ __forceinline__ void copy_weights(int column) {
+    Barrier* full = next_weights(Shape::kWeightBytes);
+    tensor_copy_lines(rings.weights(weights_turn.slot), &maps.weights, column * kBlockLines, work.first_row_block,
+                      full);
+    weights_turn.next();
+  }
+  // Rows past the end are read again and not stored.
+  __device__ __forceinline__ void copy_u(int step) {
+    const int bytes = min(a.rank_steps - step, kRankStage / kRankBlock) * 1024;
+    Barrier* full = next_weights(Shape::kRowBlocks * bytes);
+    for (int r = 0; r < Shape::kRowBlocks; ++r) {
+      const std::size_t row = min(work.first_row_block + r, last_row_block);
+      bulk_copy(rings.weights(weights_turn.slot) + r * kBlockBytes, a.u + (row * a.rank_steps + step) * 64, bytes,
+                full);
+    }
     weights_turn.next();
   }
   __device__ __forceinline__ void copy_x(const CUtensorMap* map, int column) {
@@ -101,27 +122,25 @@ struct ManyProducer {
     x_turn.next();
   }
   __device__ __forceinline__ void columns() {
-    for (int i = work.first_column; i < work.last_column; ++i) {
-      copy_rows(a.weights + static_cast<std::size_t>(i) * kBlockUnits,
-                static_cast<std::size_t>(a.column_blocks) * kBlockUnits, kBlockBytes);
-      copy_x(x_map, i * kColumnBlock), copy_x(x_map, i * kColumnBlock + 64);
-    }
+    for (int i = work.first_column; i < work.last_column; ++i)
+      copy_weights(i), copy_x(&maps.x, i * kColumnBlock), copy_x(&maps.x, i * kColumnBlock + 64);
   }
   __device__ __forceinline__ void ranks() {
     for (int step = 0; step < work.rank_steps; step += kRankStage / kRankBlock) {
       const int column = work.part * a.t_columns + 2 * step * kRankBlock;
-      copy_rows(a.u + step * 64, static_cast<std::size_t>(a.rank_steps) * 64,
-                min(a.rank_steps - step, kRankStage / kRankBlock) * 1024);
-      copy_x(t_map, column), copy_x(t_map, column + kRankStage);
+      copy_u(step), copy_x(&maps.t, column), copy_x(&maps.t, column + kRankStage);
     }
   }
   __device__ __forceinline__ void run() {
-    if (a.rank_steps == 0) wait_for_previous_kernel();  // else it made t, and let this one start once x was there
+    // The kernel that made t and the one for the other rows let this one start once x was there.
+    if (a.rank_steps == 0 && !a.is_rest) wait_for_previous_kernel();
+    if (a.rest_follows) allow_next_kernel();
     while (schedule.next(work)) {
       columns();
       if (work.rank_steps) wait_for_previous_kernel();
       ranks();
     }
+    if (a.is_rest) wait_for_previous_kernel();  // so that who comes after both need wait for this one alone
   }
 };
 

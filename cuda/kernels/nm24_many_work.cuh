@@ -5,8 +5,12 @@
 
 namespace sparlow::kernels {
 
+// Of tensor copies: x and t by tokens, weights by row blocks.
+struct ManyMaps {
+  CUtensorMap x, t, weights;
+};
+
 struct ManyArgs {
-  const uint4* weights;
   const uint4* u;
   const void* bias;  // may be null
   void* y;           // [tokens, d_out]
@@ -16,10 +20,14 @@ struct ManyArgs {
   int t_columns;   // of one part of t, as many_inner_kernel leaves it
   int x_rows;      // tokens that a block copies: fewer than its share where there are no more
   int part_end[kMaxParts - 1];
-  int tiles;  // of all clusters
+  int first_row_tile, row_tiles;  // of kManyRows rows: those of this launch
+  int tiles;                      // of all clusters
+  int late;  // clusters that begin a tile later, as t is made where they will be; 0 if all have one tile
+  bool rest_follows, is_rest;  // another launch takes the other rows
 };
 
-constexpr int kManyBand = 8;  // token tiles that share a sweep over the rows
+constexpr int kBlockLines = kBlockBytes / 128;  // of 128 bytes
+constexpr int kManyBand = 8;                    // token tiles that share a sweep over the rows
 
 // Blocks of a cluster share x (kCluster) or split the columns (kSplits).
 template <int kTokens_, int kCluster_, int kSplits_, int kXStages_, int kWeightStages_>
@@ -59,16 +67,20 @@ template <typename Shape>
 struct ManySchedule {
   static constexpr int kBlocks = Shape::kCluster * Shape::kSplits;
   const ManyArgs& a;
-  int tile = static_cast<int>(blockIdx.x) / kBlocks, stride = static_cast<int>(gridDim.x) / kBlocks;
+  int stride = static_cast<int>(gridDim.x) / kBlocks, early = stride - a.late;
+  int tile = static_cast<int>(blockIdx.x) / kBlocks;
   int rank = kBlocks == 1 ? 0 : static_cast<int>(cluster_rank());  // in the cluster
 
+  __device__ __forceinline__ explicit ManySchedule(const ManyArgs& args) : a(args) {
+    if (tile >= early) tile += early;
+  }
   __device__ __forceinline__ void place(ManyWork& work) const {
-    const int row_groups = blocks(blocks(a.d_out, kManyRows), Shape::kCluster);
+    const int row_groups = blocks(a.row_tiles, Shape::kCluster);
     const int token_tiles = blocks(a.tokens, Shape::kTokens);
     const int band = tile / (row_groups * kManyBand), rest = tile - band * row_groups * kManyBand;
     const int width = min(kManyBand, token_tiles - band * kManyBand);
     const int row_group = rest / width * Shape::kCluster + (Shape::kCluster > 1 ? rank : 0);
-    work.first_row_block = row_group * Shape::kRowBlocks;
+    work.first_row_block = (a.first_row_tile + row_group) * Shape::kRowBlocks;
     work.new_tokens = (band * kManyBand + rest % width) * Shape::kTokens;
     // The last tile overlaps the one before: tensor copies are slow where a box leaves the matrix.
     work.first_token = min(work.new_tokens, max(a.tokens - Shape::kTokens, 0));
@@ -86,7 +98,7 @@ struct ManySchedule {
   __device__ __forceinline__ bool next(ManyWork& work) {
     if (tile >= a.tiles) return false;
     place(work), split(work);
-    tile += stride;
+    tile += tile < early ? early : stride;
     return true;
   }
   __device__ __forceinline__ bool done() const { return tile >= a.tiles; }

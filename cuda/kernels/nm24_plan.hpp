@@ -34,8 +34,11 @@ struct Nm24Plan {
   int token_tiles;                 // of 8 tokens, of one block
   int variant;                     // index into the kernel's compiled configurations
   int splits;                      // blocks that share rows: a cluster
-  int clusters;                    // of the kernel for many tokens; 0: one for each tile
-  int t_splits;                    // of the columns of t, made apart on multiprocessors that tiles leave idle; or 0
+  // Of the kernel for many tokens:
+  int clusters;                    // 0: one for each tile
+  int t_splits, t_tokens;          // of blocks that make t beside the tiles; 0: t is made before
+  int late;                        // clusters that begin a tile later, as t is made where they will be
+  int head_tiles, rest_variant;    // row tiles of the first launch, 0: all; configuration of the other, for the rest
   std::size_t workspace, scratch;  // bytes
 };
 
@@ -72,16 +75,15 @@ struct ManyConfig {
   // Leaves room on a multiprocessor for a block of the kernel before, which makes t meanwhile.
   constexpr bool small() const { return tokens <= 128 || (tokens == 192 && splits == 2); }
 };
-constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 6, 4}, {128, 1, 2, 6, 4}, {256, 1, 1, 5, 3}, {256, 2, 1, 5, 3},
-                                       {192, 1, 1, 6, 4}, {192, 1, 2, 5, 3}, {192, 2, 1, 6, 4}, {256, 1, 2, 5, 3},
-                                       {96, 1, 1, 8, 4},  {96, 1, 2, 8, 4},  {64, 1, 2, 8, 4}};
+constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 8, 4}, {128, 1, 2, 8, 4}, {256, 1, 1, 5, 3}, {256, 2, 1, 5, 3},
+                                       {192, 1, 1, 6, 4}, {192, 1, 2, 6, 3}, {192, 2, 1, 6, 4}, {256, 1, 2, 5, 3},
+                                       {96, 1, 1, 10, 4}, {96, 1, 2, 10, 4}, {64, 1, 2, 12, 4}};
 constexpr int kManyConfigCount = sizeof kManyConfigs / sizeof kManyConfigs[0];
 constexpr int kManyRows = 128;               // of one block
 constexpr int kManyRankStage = 64;           // t has columns for whole stages of ranks
 int many_t_columns(const Nm24Shape& shape);  // of one part
 bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device);
 Nm24Plan many_plan(const Nm24Shape& shape, int tokens, const Nm24Device& device);
-constexpr int kManyTTokens = 128;  // of a block of the kernel that makes t apart
 
 // Offsets in bytes of what follows Progress.
 struct Nm24Workspace {

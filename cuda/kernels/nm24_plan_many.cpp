@@ -1,5 +1,5 @@
-// Which tiles the kernel for many tokens has: those that take least by the times below, which are of
-// bench/ladders/decode_nm24/many.cu on an H100. Pure host code.
+// Which tiles the kernel for many tokens has and when t is made: what takes least by the times below, which are of
+// bench/ladders/decode_nm24/many.cu and inner.cu on an H100. Pure host code.
 #include <algorithm>
 
 #include "nm24_layout.hpp"
@@ -8,69 +8,129 @@
 namespace sparlow::kernels {
 namespace {
 
-// Microseconds of a tile: of a block of 128 columns, and of one where tiles queue and there is much of x, which is
-// slower for blocks that share nothing; of its beginning and end.
+// Microseconds of a tile: of a block of 128 columns, where the device has one tile a block; where blocks do one after
+// the other; and where there is much of x as well, which is slower for blocks that share nothing; of beginning and end.
 struct TileTime {
-  double column, queued, ends;
+  double column, queued, much, ends;
 };
-constexpr TileTime kTileTimes[kManyConfigCount] = {{.5, .65, 3},  {.62, .62, 5},   {.93, 1.1, 2},  {1, 1.03, 1},
-                                                   {.7, .8, 2},   {.64, .64, 7},   {.8, .8, 2},    {.85, .85, 7},
-                                                   {.43, .55, 3}, {.55, .55, 4.2}, {.52, .52, 4.2}};
-constexpr double kWeights = 3e6;                // bytes a microsecond
-constexpr int kManyRounds = 6;                  // from which on a block had better do one tile after the other
-constexpr double kApart = 4, kApartColumn = 1;  // of t made apart: launch and sums, a block of columns of its block
-constexpr double kMargin = 1.3, kTie = .05;     // what is left of the products where weights take longer
-constexpr int kMostTSplits = 8, kApartBlocks = 64;
-constexpr int kQueuedTokens = 1024;    // from which on x is too much for blocks that share nothing
-constexpr int kVeryManyTokens = 4096;  // from which on t is bound by reading x
+constexpr TileTime kTileTimes[kManyConfigCount] = {{.48, .5, .55, 3},  {.6, .6, .6, 5},    {.92, 1, 1.12, 2},
+                                                   {.95, .98, 1, 2},   {.67, .74, .82, 2}, {.66, .66, .66, 7},
+                                                   {.75, .76, .8, 2},  {.88, .88, .88, 7}, {.39, .41, .45, 3},
+                                                   {.58, .58, .58, 4}, {.53, .53, .53, 4}};
+constexpr int kMuch = 512;             // tokens up to which x is not much
+constexpr double kSecondLaunch = 1.5;  // what a launch for the rest of the rows adds
+constexpr double kGain = .97;          // of the time, that a second launch must save
+// Where weights take longer than products: of reading them once, and of what comes before and after.
+constexpr double kWeights = 2.7e6, kWeightEnds = 2.3;  // bytes a microsecond
+constexpr double kTie = .05;                           // of products that take less
 
-struct Candidate {
+// Of a block that makes t: its tokens, microseconds of 128 columns.
+struct TTime {
+  int tokens;
+  double column;
+};
+constexpr TTime kTTimes[] = {{256, .95}, {192, .85}, {128, .72}};
+constexpr double kTEnds = 4.5, kTSplits = 1;  // microseconds of beginning and end, and of adding up splits
+constexpr int kMostTSplits = 8;
+constexpr int kTStep = 64;  // between sizes
+
+struct Times {
   const Nm24Shape& shape;
-  const ManyConfig& config;
-  TileTime tile;
-  int tokens, clusters;  // that run at once
+  int tokens, multiprocessors;
 
-  int tiles() const { return blocks(blocks(shape.d_out(), kManyRows), config.cluster) * blocks(tokens, config.tokens); }
-  int rounds() const { return blocks(tiles(), clusters); }
+  int row_tiles() const { return blocks(shape.d_out(), kManyRows); }
+  int columns() const { return blocks(shape.d_in, kColumnBlock); }
+  int rank_stages() const { return blocks(shape.rank, kManyRankStage); }
+  int t_stages() const { return shape.parts * rank_stages(); }
   // Blocks that share x share t as well: their rows may not straddle two parts.
-  bool fits() const {
+  bool fits(const ManyConfig& config) const {
     for (int p = 0; p + 1 < shape.parts; ++p)
       if (shape.rows[p] % (config.cluster * kManyRows) != 0) return false;
-    return config.splits == 1 || rounds() == 1;
+    return true;
   }
-  int idle() const { return (rounds() * clusters - tiles()) * config.cluster * config.splits; }
-  int stages() const { return shape.parts * blocks(shape.rank, kManyRankStage); }
-  double products() const {
-    const double units = blocks(shape.d_in, kColumnBlock) + 2. * blocks(shape.rank, kManyRankStage);
-    const double column = rounds() > 1 && tokens >= kQueuedTokens ? tile.queued : tile.column;
-    return rounds() * (units / config.splits * column + tile.ends);
+  int clusters(const ManyConfig& config) const { return multiprocessors / (config.cluster * config.splits); }
+  int tiles(const ManyConfig& config, int rows) const {
+    return blocks(rows, config.cluster) * blocks(tokens, config.tokens);
   }
-  // Of the columns of t made apart: as many as give `room` blocks at most; 0 if there is no room.
-  int t_splits(int room) const {
-    int splits = kMostTSplits;
-    while (splits > 0 && blocks(tokens, kManyTTokens) * stages() * splits > room) splits /= 2;
-    return splits;
+  double after_t(int variant) const {
+    return 2 * rank_stages() * kTileTimes[variant].column + kTileTimes[variant].ends;
   }
-  double t_apart(int splits) const { return kApart + kApartColumn * blocks(shape.d_in, kColumnBlock) / splits; }
-  // On what the tiles leave idle if it is there in time.
-  int t_splits() const {
-    if (shape.rank == 0) return 0;
-    if (tokens >= kVeryManyTokens) return std::max(t_splits(kApartBlocks), 1);
-    const int splits = t_splits(std::min(idle(), kApartBlocks));
-    return splits > 0 && kMargin * t_apart(splits) < products() ? splits : 0;
+  double tile(int variant, int rounds) const {
+    const TileTime& time = kTileTimes[variant];
+    const double column = rounds == 1 ? time.column : tokens <= kMuch ? time.queued : time.much;
+    return (columns() + 2. * rank_stages()) / kManyConfigs[variant].splits * column + time.ends;
   }
-  // What t adds: little when made apart, else all its time.
-  double t_time() const {
-    if (shape.rank == 0) return 0;
-    if (tokens >= kVeryManyTokens) return t_apart(t_splits());
-    if (t_splits() > 0) return 1;
-    return 3 + shape.d_in * stages() * (4.7e-4 + .7e-6 * tokens);
-  }
-  double time() const {
-    const double weights = 2. * 9 / 16 * shape.d_out() * shape.d_in / kWeights;
-    return std::max(products(), weights) + kTie * products() + t_time();
-  }
+  // Of some rows of weights.
+  double weights(int rows) const { return 2. * 9 / 16 * rows * kManyRows * shape.d_in / kWeights + kWeightEnds; }
+  double t_before() const { return 3 + shape.d_in * t_stages() * (4.7e-4 + .7e-6 * tokens); }
 };
+
+// How t is made.
+struct T {
+  int splits, tokens;  // 0: before the tiles
+  int blocks;          // beside them
+  double time;
+};
+
+// A plan and what it takes.
+struct Candidate {
+  Nm24Plan plan;
+  double time;
+};
+
+// `rows` in `rounds` of tiles of one configuration, while t is made.
+double time_of(const Times& times, const T& t, int variant, int rounds, int rows) {
+  const double tile = times.tile(variant, rounds), products = rounds * tile;
+  const double all = std::max(products, times.weights(rows)) + kTie * products;
+  if (t.splits == 0) return t.time + all;
+  return all + std::max(0., t.time + times.after_t(variant) - tile);
+}
+
+// All rows by one configuration.
+Candidate whole(const Times& times, const T& t, int variant) {
+  const ManyConfig& config = kManyConfigs[variant];
+  const int clusters = times.clusters(config), late = blocks(t.blocks, config.cluster * config.splits);
+  const int rounds = blocks(times.tiles(config, times.row_tiles()) + late, clusters);
+  Candidate found{{}, time_of(times, t, variant, rounds, times.row_tiles())};
+  found.plan.variant = variant, found.plan.t_splits = t.splits, found.plan.t_tokens = t.tokens;
+  if (rounds > 1 && config.splits == 1) found.plan.clusters = clusters, found.plan.late = late;
+  if (late > clusters) found.time = 0;
+  return found;
+}
+
+// As many rows as fill whole rounds, the others by another configuration, which fills the device better.
+Candidate in_two(const Times& times, const T& t, int variant, int rest_variant) {
+  Candidate found = whole(times, t, variant);
+  const ManyConfig &config = kManyConfigs[variant], &other = kManyConfigs[rest_variant];
+  const int clusters = times.clusters(config), late = blocks(t.blocks, config.cluster * config.splits);
+  const int rounds = (times.tiles(config, times.row_tiles()) + late) / clusters;
+  const int groups = (rounds * clusters - late) / blocks(times.tokens, config.tokens);
+  const int step = times.shape.parts > 1 ? std::max(config.cluster, other.cluster) : config.cluster;
+  const int head = groups * config.cluster / step * step, rest = times.row_tiles() - head;
+  const double after = std::max(times.tile(rest_variant, 1), times.weights(rest)) + kSecondLaunch;
+  found.time = time_of(times, t, variant, rounds, head) + after;
+  if (late > clusters || head < 1 || rest < 1 || times.tiles(other, rest) > times.clusters(other)) found.time = 0;
+  if (rounds == 1) found.plan.clusters = found.plan.late = 0;
+  found.plan.head_tiles = head, found.plan.rest_variant = rest_variant;
+  return found;
+}
+
+void keep_better(Candidate& best, const Candidate& other, double gain) {
+  if (other.time > 0 && (best.time == 0 || other.time < gain * best.time)) best = other;
+}
+
+Candidate best_with(const Times& times, const T& t) {
+  Candidate best{};
+  for (int variant = 0; variant < kManyConfigCount; ++variant) {
+    const ManyConfig& config = kManyConfigs[variant];
+    if (!times.fits(config)) continue;
+    const bool one_round = times.tiles(config, times.row_tiles()) <= times.clusters(config);
+    if (config.splits == 1 || one_round) keep_better(best, whole(times, t, variant), 1);
+    for (int rest = 0; rest < kManyConfigCount && config.splits == 1 && !one_round; ++rest)
+      if (times.fits(kManyConfigs[rest])) keep_better(best, in_two(times, t, variant, rest), kGain);
+  }
+  return best;
+}
 
 }  // namespace
 
@@ -81,20 +141,19 @@ bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device) 
 }
 
 Nm24Plan many_plan(const Nm24Shape& shape, int tokens, const Nm24Device& device) {
-  Nm24Plan plan{};
-  plan.kernel = Nm24Kernel::many, plan.splits = 1;
-  double least = 0;
-  for (int variant = 0; variant < kManyConfigCount; ++variant) {
-    const ManyConfig& config = kManyConfigs[variant];
-    const int clusters = device.multiprocessors / (config.cluster * config.splits);
-    const Candidate candidate{shape, config, kTileTimes[variant], tokens, clusters};
-    if (!candidate.fits() || (least > 0 && candidate.time() >= least)) continue;
-    least = candidate.time(), plan.variant = variant, plan.t_splits = candidate.t_splits();
-    plan.clusters = candidate.rounds() >= kManyRounds ? clusters : 0;
+  const Times times{shape, tokens, device.multiprocessors};
+  Candidate best = best_with(times, {0, 0, 0, shape.rank > 0 ? times.t_before() : 0});
+  for (const TTime& t : kTTimes) {
+    const bool too_large = t.tokens > kTTimes[2].tokens && tokens <= t.tokens - kTStep;
+    for (int splits = 1; splits <= kMostTSplits && shape.rank > 0 && !too_large; splits *= 2) {
+      const int t_blocks = times.t_stages() * blocks(tokens, t.tokens) * splits;
+      const double time = kTEnds + t.column * times.columns() / splits + (splits > 1 ? kTSplits : 0);
+      keep_better(best, best_with(times, {splits, t.tokens, t_blocks, time}), 1);
+    }
   }
-  if (plan.clusters > 0) plan.t_splits = 0;  // every block has its tiles: all had better start at once
-  plan.scratch = 2 * static_cast<std::size_t>(tokens) * shape.parts * many_t_columns(shape);
-  return plan;
+  best.plan.kernel = Nm24Kernel::many, best.plan.splits = 1;
+  best.plan.scratch = 2 * static_cast<std::size_t>(tokens) * shape.parts * many_t_columns(shape);
+  return best.plan;
 }
 
 int many_t_columns(const Nm24Shape& shape) { return 2 * kManyRankStage * blocks(shape.rank, kManyRankStage); }

@@ -1,5 +1,11 @@
 """One-shot compression of language models into sparse + low-rank linear layers."""
 
+# ruff: noqa: E402  (what is missing is told before anything that needs it is imported)
+
+from sparlow.requirements import check_requirements
+
+check_requirements()
+
 import torch  # noqa: F401  (before the extension: one copy of each shared library per process)
 
 from sparlow import hf  # noqa: F401  (registers the checkpoint format with transformers)

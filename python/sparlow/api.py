@@ -16,9 +16,10 @@ from . import checkpoint, hf
 from .allocation.apply import allocate
 from .calibration import Windows
 from .dense import check_dense, load_dense, load_skeleton
+from .device import missing_gpu
 from .estimate import estimate_plan
 from .job import Job, check_weights, job_windows, make_job
-from .journal import Journal, describe_kept, open_journal
+from .journal import Journal, open_journal, tell_kept
 from .matching.stage import batch_sizes
 from .models import describe_non_finite, replace_module
 from .recipe import Recipe
@@ -51,7 +52,12 @@ class Compressed:
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write a checkpoint folder; see `sparlow.checkpoint.save`. The journal of the run is removed then."""
-        saved = checkpoint.save(self, path, overwrite)
+        try:
+            saved = checkpoint.save(self, path, overwrite)
+        except BaseException as error:
+            if self.journal is not None:
+                tell_kept(error, self.journal.folder)
+            raise
         if self.journal is not None:
             self.journal.remove()
         return saved
@@ -104,8 +110,8 @@ def compress(
     except BaseException as error:
         for name, module in (originals or {}).items():
             replace_module(model, name, module)
-        if journal is not None and (advice := describe_kept(journal)):
-            error.add_note(advice)
+        if journal is not None:
+            tell_kept(error, journal)
         raise
     finally:
         model.train(training)
@@ -127,8 +133,8 @@ def plan(model_or_path: ModelSource, recipe: Recipe) -> Plan:
 
 def _check_device(device: str) -> None:
     """RuntimeError if the device, or the part of sparlow that works there, is missing."""
-    if device != "cpu" and not torch.cuda.is_available():
-        raise RuntimeError(f"device '{device}' was asked for, but torch finds no CUDA GPU here; use device 'cpu'")
+    if (reason := missing_gpu(device)) is not None:
+        raise RuntimeError(reason)
     backend_for(device)
 
 

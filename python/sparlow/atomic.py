@@ -30,11 +30,16 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
         _sync(folder)
         _take_place(folder, target)
     except OSError as error:
-        free = shutil.disk_usage(target.parent).free
-        reason = f"{error.strerror or error}; {free} bytes are free there, nothing was left behind"
-        raise OSError(error.errno, f"could not write {target}: {reason}") from error
+        raise refused_by_disk(target, error, ", nothing was left behind") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def refused_by_disk(target: Path, error: OSError, more: str = "") -> OSError:
+    """The error with what could not be written, and the bytes that are free there, in its message."""
+    free = shutil.disk_usage(target.parent).free
+    reason = f"{error.strerror or error}; {free} bytes are free there{more}"
+    return OSError(error.errno, f"could not write {target}: {reason}")
 
 
 def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .recipe import Calibration
-from .sources import read_jsonl, read_tokens, rows_of_dataset
+from .sources import read_jsonl, read_text, read_tokens, rows_of_dataset
 
 _TOKEN_FILES = (".pt", ".npy", ".safetensors")
 _CHAT_FIELD = "messages"
@@ -63,7 +63,7 @@ def _tokens_of(settings: Calibration, tokenizer: Any, seed: int) -> Tensor:
     if tokenizer is None:
         raise ValueError(f"calibration source '{source}' is text, but there is no tokenizer; pass one, or give tokens")
     if source.suffix == ".txt":
-        return _encode_text(tokenizer, source.read_text(encoding="utf-8"))
+        return _encode_text(tokenizer, read_text(source))
     if source.suffix == ".jsonl":
         return _stream(_encode_rows(read_jsonl(source), settings.field, tokenizer), None)
     if source.exists():
@@ -145,10 +145,10 @@ def _check_enough(available: Tensor, settings: Calibration, total: int, origin: 
         raise ValueError(f"{origin} is empty: it holds 0 tokens")
     if len(available) < settings.windows:
         needed = settings.windows * settings.window_tokens
+        lower = f"windows to {len(available)} or window_tokens" if len(available) else f"window_tokens to {total}"
         raise ValueError(
             f"{origin} is too short: it holds {total} tokens, {settings.windows} windows of "
-            f"{settings.window_tokens} need {needed}; give more text, or lower calibration.windows to "
-            f"{len(available)} or window_tokens"
+            f"{settings.window_tokens} need {needed}; give more text, or lower calibration.{lower}"
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .models import Block
 
@@ -43,6 +44,16 @@ class Captured:
 
     hidden: Tensor
     calls: list[Call]
+
+
+@contextmanager
+def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """The hooks are removed when the context ends, whatever happened in it."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class StopForward(Exception):
@@ -103,6 +114,17 @@ def converted(calls: Sequence[Call], before: torch.dtype, after: torch.dtype) ->
         return found[id(tensor)]
 
     return [_changed(call, convert) for call in calls]
+
+
+def same(a: Any, b: Any, leaves: Callable[[Any, Any], bool]) -> bool:
+    """Whether two arguments have one structure and equal plain values, and `leaves` says yes to all else in them."""
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(same(x, y, leaves) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(value, b[key], leaves) for key, value in a.items())
+    if a is None or isinstance(a, bool | int | float | str):
+        return bool(a == b)
+    return leaves(a, b)
 
 
 def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Tensor]:

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sparlow import card, hf
 from sparlow._core import __version__
 from sparlow.atomic import new_folder
+from sparlow.device import missing_gpu
 from sparlow.inspect import inspect_unfinished
 from sparlow.manifest import MANIFEST_NAME, Manifest, ShardRecord, read_manifest
 from sparlow.shards import write_shard
@@ -90,8 +91,10 @@ def load(
     stacked  on a GPU, layers that read the same input run as one (`sparlow.stacks`); `sparlow.unstack` undoes it
 
     Raises FileNotFoundError without the folder; ValueError, naming file or tensor, for a folder that is
-    unfinished, truncated, altered, or of a newer format version.
+    unfinished, truncated, altered, or of a newer format version; RuntimeError for a GPU that is not there.
     """
+    if (reason := missing_gpu(device)) is not None:
+        raise RuntimeError(reason)
     folder = check_folder(Path(path), verify)
     model, report = hf.model_class(folder.config).from_pretrained(
         path, dtype="auto" if dtype is None else dtype, output_loading_info=True, local_files_only=True

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from .capture import hooked
 from .gram_groups import GramGroup
 from .models import LinearLayer
 from .stream import Stream
@@ -62,21 +64,15 @@ class _Inputs:
         self._layers = layers
         self._seen: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        handles = [self._watch(layer) for layer in self._layers]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def attached(self) -> AbstractContextManager[None]:
+        return hooked([self._watch(layer) for layer in self._layers])
 
     def take(self, name: str) -> list[Tensor]:
         """What the layer has been called with since it was asked for last."""
         found, self._seen[name] = self._seen[name], []
         return found
 
-    def _watch(self, layer: LinearLayer) -> Any:
+    def _watch(self, layer: LinearLayer) -> RemovableHandle:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._seen[layer.name].append(args[0] if args else next(iter(kwargs.values())))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from .capture import StopForward
+from .capture import StopForward, hooked
 from .models import LinearLayer
 from .solve import Gram
 
@@ -40,15 +41,9 @@ class GramCollector:
         self._first_batch: list[tuple[LinearLayer, Tensor]] | None = []
         self._last: str | None = None
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
+    def attached(self) -> AbstractContextManager[None]:
         """Watch the layers inside this context."""
-        handles = [self._watch(layer) for layer in self._layers]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return hooked([self._watch(layer) for layer in self._layers])
 
     def end_batch(self) -> None:
         """To be called after every batch: the first one decides the groups."""
@@ -76,7 +71,7 @@ class GramCollector:
                 raise ValueError(f"{layer.name} was not called on any calibration token; exclude it from the recipe")
         return self._groups
 
-    def _watch(self, layer: LinearLayer) -> Any:
+    def _watch(self, layer: LinearLayer) -> RemovableHandle:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
             if self._first_batch is not None:

@@ -47,7 +47,7 @@ class SparlowConfig(QuantizationConfigMixin):
         **unknown: Any,
     ) -> None:
         """Takes what `to_dict` writes. ValueError for a newer version, unknown keys or a bad layer entry."""
-        check_format_version(format_version, sparlow_version)
+        check_format_version("quantization_config", format_version, sparlow_version)
         if quant_method != METHOD or unknown:
             what = f"quant_method {quant_method!r}, unknown keys {sorted(unknown)}"
             raise ValueError(f"not a sparlow quantization_config: {what}")

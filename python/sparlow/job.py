@@ -16,6 +16,7 @@ from .recipe_rules import LayerPlan
 from .solve import method_info, parse_pattern
 
 _NO_GRAM = "none"
+_HOW_TO_CALIBRATE = "give 'calibration.source' in the recipe (--calibration), or tokens"
 
 
 @dataclass(frozen=True)
@@ -79,23 +80,14 @@ def job_windows(job: Job, model: Any, recipe: Recipe, tokenizer: Any, tokens: Te
     """
     if tokens is None and recipe.calibration.source is None:
         if recipe.matching is not None:
-            raise ValueError(
-                "matching needs calibration data: give 'calibration.source' in the recipe, or tokens; or leave "
-                "'matching' out"
-            )
+            raise ValueError(f"matching needs calibration data: {_HOW_TO_CALIBRATE}; or leave 'matching' out")
         if recipe.repair > 0:
-            raise ValueError("repair needs calibration data: give 'calibration.source' in the recipe, or tokens")
+            raise ValueError(f"repair needs calibration data: {_HOW_TO_CALIBRATE}")
         if recipe.allocation is not None:
-            raise ValueError(
-                f"allocation '{recipe.allocation.strategy}' needs calibration data: give 'calibration.source' in the "
-                f"recipe, or tokens"
-            )
+            raise ValueError(f"allocation '{recipe.allocation.strategy}' needs calibration data: {_HOW_TO_CALIBRATE}")
         if job.needs_calibration:
             needy = next(x for x in job.layers if method_info(x.plan.method).needs_gram != _NO_GRAM)
-            raise ValueError(
-                f"method '{needy.plan.method}' needs calibration data: give 'calibration.source' in the "
-                f"recipe, or tokens"
-            )
+            raise ValueError(f"method '{needy.plan.method}' needs calibration data: {_HOW_TO_CALIBRATE}")
         return None
     _check_context(model, recipe.calibration.window_tokens)
     windows = load_windows(recipe.calibration, tokenizer=tokenizer, tokens=tokens, seed=recipe.seed)

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ._core import __version__
+from .atomic import refused_by_disk
 from .layers import SparseLowRankLinear
 from .recipe import Recipe
 from .records import LayerRecord, MatchingRecord
@@ -79,8 +80,14 @@ class Journal:
     def write(self, index: int, block: Finished) -> dict[str, SparseLowRankLinear]:
         """Keep block `index`; its layers, on the CPU and mapped from the file.
 
-        OSError if the disk refuses; the blocks before it stay.
+        OSError, naming the folder, if the disk refuses; the blocks before it stay.
         """
+        try:
+            return self._write(index, block)
+        except OSError as error:
+            raise refused_by_disk(self.folder, error) from error
+
+    def _write(self, index: int, block: Finished) -> dict[str, SparseLowRankLinear]:
         self._begin()
         path = self._path(index, "safetensors")
         tensors = {
@@ -130,13 +137,13 @@ def open_journal(
     return journal
 
 
-def describe_kept(folder: str | os.PathLike[str]) -> str:
-    """What to do after an interruption; empty if no block was finished."""
+def tell_kept(error: BaseException, folder: str | os.PathLike[str]) -> None:
+    """Note on an interruption that finished blocks are kept and what to do; not where the same would fail again."""
     count = len(list(Path(folder).glob("block-*.json")))
-    if count == 0:
-        return ""
+    if count == 0 or isinstance(error, ValueError):
+        return
     blocks = "1 finished block is" if count == 1 else f"{count} finished blocks are"
-    return f"{blocks} kept in {folder}: run the same again to go on from there"
+    error.add_note(f"{blocks} kept in {folder}: run the same again to go on from there")
 
 
 def describe_run(model: PreTrainedModel, recipe: Recipe, calibration_hash: str | None) -> dict[str, Any]:

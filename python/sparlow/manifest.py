@@ -38,15 +38,15 @@ class Manifest:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
 
-def check_format_version(version: object, written_by: str | None = None) -> None:
-    """ValueError for a checkpoint that only a newer sparlow reads, or a version that is not a number."""
+def check_format_version(where: str | Path, version: object, written_by: str | None = None) -> None:
+    """ValueError, naming `where` it stands, for a version that only a newer sparlow reads, or that is not a number."""
     if type(version) is not int or version < 1:
-        raise ValueError(f"format_version must be a positive whole number, got {version!r}")
+        raise ValueError(f"{where}: format_version must be a positive whole number, got {version!r}")
     if version > FORMAT_VERSION:
         wanted = f"sparlow >= {written_by}" if written_by else "a newer sparlow"
         command = f'pip install "sparlow>={written_by}"' if written_by else "pip install --upgrade sparlow"
         raise ValueError(
-            f"this checkpoint has format version {version}, the installed sparlow reads up to "
+            f"{where}: this checkpoint has format version {version}, the installed sparlow reads up to "
             f"{FORMAT_VERSION}: install {wanted} ({command})"
         )
 
@@ -62,6 +62,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model folder's config.json; ValueError naming it if it is missing or no JSON object."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} has no config.json: it is not the folder of a model")
+    return read_json(folder / "config.json")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read `sparlow.json`. FileNotFoundError without the folder, ValueError for an unfinished checkpoint."""
     if not folder.is_dir():
@@ -74,7 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     content = read_json(path)
     version = content.get("sparlow_version")
-    check_format_version(content.get("format_version"), version if isinstance(version, str) else None)
+    check_format_version(path, content.get("format_version"), version if isinstance(version, str) else None)
     return _manifest(path, content)
 
 

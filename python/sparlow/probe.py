@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .capture import Call, capture, hidden_of, replaced_forwards, split_call
+from .capture import Call, capture, hidden_of, replaced_forwards, same, split_call
 from .models import Block
 
 _PROBE_TOKENS = 8
@@ -59,27 +59,17 @@ def _difference(call: Call, other: Call) -> str | None:
     if call.slot != other.slot or len(call.args) != len(other.args):
         return "list"
     for position, (a, b) in enumerate(zip(call.args, other.args, strict=True)):
-        if not _same(a, b):
+        if not same(a, b, _equal):
             return f"number {position}"
     if call.kwargs.keys() != other.kwargs.keys():
         return "names"
-    return next((f"'{key}'" for key, value in call.kwargs.items() if not _same(value, other.kwargs[key])), None)
+    return next((f"'{key}'" for key, value in call.kwargs.items() if not same(value, other.kwargs[key], _equal)), None)
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """Equal values, NaN included: whether values are finite is checked, and explained, elsewhere."""
+def _equal(a: Any, b: Any) -> bool:
+    """Equal values of tensors, NaN included: whether values are finite is checked, and explained, elsewhere."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b)
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return _equal(a, b)
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
-    if a is None or isinstance(a, bool | int | float | str):
-        return bool(a == b)
-    return type(a) is type(b)

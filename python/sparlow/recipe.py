@@ -218,6 +218,8 @@ def _problem_lines(error: ValidationError, where: str) -> list[str]:
     lines = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("the recipe: ")
+        if problem["type"] != "value_error" and isinstance(problem["input"], (str, int, float)):
+            message += f", got {problem['input']!r}"
         lines.append(f"{where}: {place}: {message}" if place else f"{where}: {message}")
     return lines

@@ -30,6 +30,12 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def saving_text(layers: int, stored: int, dense: int) -> str:
+    """Number of layers and their bytes, compressed and dense."""
+    plural = "" if layers == 1 else "s"
+    return f"{layers} layer{plural}: {bytes_text(stored)} instead of {bytes_text(dense)} ({stored / dense:.4f})"
+
+
 def number_text(value: float | None, digits: int = 4) -> str:
     """A figure with `digits` significant digits; `-` for what was not measured."""
     if value is None or math.isnan(value):
@@ -142,7 +148,7 @@ def plan_text(plan: Any) -> str:
     stored = sum(layer.stored_bytes for layer in plan.layers)
     lines = [
         *plan.notes,
-        f"{len(plan.layers)} layers: {bytes_text(stored)} instead of {bytes_text(dense)} ({stored / dense:.4f})",
+        saving_text(len(plan.layers), stored, dense),
         *([f"Matching: {plan.matching}"] if plan.matching else []),
         f"Estimate: {bytes_text(plan.peak_bytes)} of memory at the worst moment, at most {seconds_text(plan.seconds)} "
         f"({plan.calibration_tokens} calibration tokens). Nothing was done.",

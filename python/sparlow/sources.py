@@ -18,6 +18,14 @@ _TOKEN_KEYS = ("tokens", "input_ids")
 _SHUFFLE_BUFFER = 10_000
 
 
+def read_text(path: Path) -> str:
+    """A UTF-8 file; ValueError naming it for other bytes, OSError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a .jsonl file, blank lines skipped. ValueError names the line that is not one."""
     with path.open(encoding="utf-8") as lines:

@@ -11,7 +11,7 @@ from typing import Any
 import safetensors
 
 from sparlow import formats
-from sparlow.manifest import Manifest, check_format_version, read_json, read_manifest
+from sparlow.manifest import Manifest, check_format_version, read_config, read_json, read_manifest
 from sparlow.shards import TensorInfo, read_header
 from sparlow.signed import check_signs
 from sparlow.spec import PACKED_DTYPES, LayerSpec
@@ -39,11 +39,13 @@ def layer_table(layers: object) -> dict[str, LayerSpec]:
 
 def read_folder(folder: Path) -> Folder:
     """Read config and headers and check that they agree; no tensor is read. The manifest is not needed."""
-    config = read_json(folder / "config.json")
+    config = read_config(folder)
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict) or quantization.get("quant_method") != "sparlow":
         raise ValueError(f"{folder / 'config.json'} has no quantization_config with quant_method 'sparlow'")
-    check_format_version(quantization.get("format_version"), quantization.get("sparlow_version"))
+    check_format_version(
+        folder / "config.json", quantization.get("format_version"), quantization.get("sparlow_version")
+    )
     layers = layer_table(quantization.get("layers"))
     tensors = read_headers(shard_paths(folder))
     check_layers(layers, {name: info for name, (_, info) in tensors.items()})
@@ -55,9 +57,10 @@ def shard_paths(folder: Path) -> list[Path]:
     present = {path.name for path in folder.glob("*.safetensors")}
     sharded = (folder / INDEX_NAME).is_file()
     expected = set(_weight_map(folder).values()) if sharded else {SINGLE_SHARD}
+    for name in sorted(expected - present):
+        raise ValueError(f"shard {name} is missing from {folder}")
     if present != expected:
-        lacking, foreign = sorted(expected - present), sorted(present - expected)
-        raise ValueError(f"{folder}: missing shards {lacking}, shards that belong to nothing {foreign}")
+        raise ValueError(f"{folder} holds shards that belong to nothing: {sorted(present - expected)}")
     return sorted(folder / name for name in expected)
 
 
@@ -122,7 +125,7 @@ def _check_shard_list(path: Path, manifest: Manifest) -> None:
             raise ValueError(f"shard {name} is missing from {path}")
         if file.stat().st_size != record.bytes:
             sizes = f"{file.stat().st_size} bytes, {record.bytes} were written"
-            raise ValueError(f"shard {name} has {sizes}: truncated or altered")
+            raise ValueError(f"shard {name} has {sizes}: truncated or altered ({path})")
     present = {file.name for file in path.glob("*.safetensors")}
     if present != set(manifest.shards):
         raise ValueError(f"{path} holds shards that were not part of it: {sorted(present - set(manifest.shards))}")

@@ -256,6 +256,31 @@ void check(Layer<T>& layer, const std::vector<T>& x, const std::vector<double>& 
     if (std::memcmp(&y[i], "\xff\xff", 2) != 0) return fail(what + " wrote behind y", double(i - want.size()));
 }
 
+// How t is made: before the tiles, or beside them by blocks of so many tokens and splits.
+struct TBeside {
+  int tokens, splits;
+};
+constexpr TBeside kTBeside[] = {{0, 0}, {256, 1}, {192, 2}, {128, 4}, {128, 8}};
+
+// Blocks that share x have rows of one part.
+bool fits(const Nm24Shape& shape, int variant) {
+  for (int p = 0; p + 1 < shape.parts; ++p)
+    if (shape.rows[p] % (kManyRows * kManyConfigs[variant].cluster) != 0) return false;
+  return true;
+}
+
+// The first rows by one configuration, the rest by every other.
+template <typename T>
+void test_two_launches(Layer<T>& layer, const std::vector<T>& x, const std::vector<double>& want, int tokens,
+                       bool with_bias, Nm24Plan plan, const std::string& name) {
+  if (layer.shape.d_out() <= 2 * kManyRows) return;
+  plan.head_tiles = 2, plan.clusters = plan.late = 0;  // blocks that share x: none of them in both launches
+  for (plan.rest_variant = quick ? plan.variant : 0; plan.rest_variant < kManyConfigCount; ++plan.rest_variant) {
+    if (fits(layer.shape, plan.rest_variant))
+      check<T>(layer, x, want, tokens, with_bias, plan, 0, name + " rest by " + std::to_string(plan.rest_variant));
+  }
+}
+
 // Every tile of the kernel for many tokens, also where the planner would choose another.
 template <typename T>
 void test_many(Layer<T>& layer, const std::vector<T>& x, const std::vector<double>& want, int tokens, bool with_bias,
@@ -263,22 +288,22 @@ void test_many(Layer<T>& layer, const std::vector<T>& x, const std::vector<doubl
   const Nm24Shape& shape = layer.shape;
   if (device.arch != 90 || shape.d_in % 8 != 0) return;
   for (int variant = 0; variant < kManyConfigCount; ++variant) {
-    bool fits = true;  // blocks that share x have rows of one part
-    for (int p = 0; p + 1 < shape.parts; ++p)
-      fits = fits && shape.rows[p] % (kManyRows * kManyConfigs[variant].cluster) == 0;
-    if (!fits) continue;
+    if (!fits(shape, variant)) continue;
     Nm24Plan plan{};
     plan.kernel = Nm24Kernel::many, plan.variant = variant;
     plan.scratch = std::size_t(2) * tokens * shape.parts * many_t_columns(shape);
     const std::string name = what + " many " + std::to_string(variant);
-    for (int clusters : {0, 3})       // one tile a cluster, or one after the other
-      for (int splits : {0, 1, 8}) {  // of t made apart
-        if (quick && (splits == 8) != (clusters > 0)) continue;
-        if (clusters > 0 && kManyConfigs[variant].splits > 1) continue;  // these have one tile each
-        plan.clusters = clusters, plan.t_splits = splits;
+    const bool split = kManyConfigs[variant].splits > 1;
+    for (int clusters : {0, 3})  // one tile a cluster, or one after the other
+      for (const TBeside& t : kTBeside) {
+        if (quick && (t.splits == 8) != (clusters > 0)) continue;
+        if (clusters > 0 && split) continue;  // these have one tile each
+        plan.clusters = clusters, plan.t_splits = t.splits, plan.t_tokens = t.tokens, plan.late = clusters / 2;
         check<T>(layer, x, want, tokens, with_bias, plan, 0,
-                 name + " clusters " + std::to_string(clusters) + " splits of t " + std::to_string(splits));
+                 name + " clusters " + std::to_string(clusters) + " t " + std::to_string(t.tokens) + " / " +
+                     std::to_string(t.splits));
       }
+    if (!split) test_two_launches<T>(layer, x, want, tokens, with_bias, plan, name);
   }
 }
 
@@ -339,6 +364,29 @@ void test_nan(std::mt19937& random) {
     for (std::size_t i = 0; i < want.size(); ++i)
       if (std::isnan(want[i]) != std::isnan(widen(y[i])))
         return fail("NaN, tokens " + std::to_string(tokens), double(i));
+  }
+}
+
+// Blocks that do one tile after the other give the same bits however they are timed.
+void test_repeat(std::mt19937& random) {
+  using T = __nv_bfloat16;
+  constexpr int tokens = 4097, launches = 60;
+  if (device.arch != 90) return;
+  Layer<T> layer({256}, 768, {64}, random);
+  const std::vector<T> x = make_x<T>(tokens, 768, random);
+  for (int variant = 0; variant < kManyConfigCount; ++variant) {
+    if (kManyConfigs[variant].splits > 1) continue;
+    Nm24Plan plan{};
+    plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.clusters = 40, plan.t_splits = 2, plan.t_tokens = 256;
+    plan.scratch = std::size_t(2) * tokens * many_t_columns(layer.shape);
+    Run<T> run(layer, x, tokens, false, plan, 0);
+    const std::vector<T> first = run.result();
+    ++checks;
+    for (int i = 0; i < launches; ++i) {
+      const std::vector<T> again = run.result();
+      if (std::memcmp(again.data(), first.data(), first.size() * sizeof(T)) != 0)
+        return fail("repeated, many " + std::to_string(variant), i);
+    }
   }
 }
 
@@ -413,6 +461,7 @@ int main(int argc, char**) {
     test<__nv_bfloat16>({512, 256}, 1024, {64, 64}, {193, 1025}, random);
     test_unpack(70, 260, 5, random), test_unpack(1, 4, 1, random), test_unpack(576, 1536, 64, random);
     test_nan(random);
+    test_repeat(random);
     for (int n : {1, 16, 64, 200}) test_chain(n, random);
   }
   std::printf("%d checks, %d failures\n", checks, failures);

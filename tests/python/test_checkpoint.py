@@ -282,3 +282,10 @@ def test_a_killed_save_is_never_a_checkpoint(folder: Path, tmp_path: Path) -> No
         sparlow.load(folder)
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
         sparlow.load(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    for device in ("cuda", torch.device("cuda", 1)):
+        with pytest.raises(RuntimeError, match="this machine has no GPU that torch can use; use device 'cpu'"):
+            sparlow.load(tmp_path / "nowhere", device=device)

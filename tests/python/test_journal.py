@@ -105,8 +105,9 @@ def test_memory_running_out_keeps_the_blocks_and_another_batch_size_goes_on(tmp_
 )
 def test_another_run_is_refused_and_may_start_again(tmp_path: Path, changes: dict[str, object], what: str) -> None:
     interrupted(tmp_path / "kept", 1)
-    with pytest.raises(ValueError, match=what):
+    with pytest.raises(ValueError, match=what) as caught:
         run(tmp_path / "kept", **changes)
+    assert not getattr(caught.value, "__notes__", [])  # the same again would be refused again
     assert len(list((tmp_path / "kept").glob("block-*.json"))) == 1
     assert len(run(tmp_path / "kept", restart=True, **changes).layers) == 7 * BLOCKS
 
@@ -184,10 +185,27 @@ def test_a_full_disk_names_itself_and_loses_nothing(tmp_path: Path, monkeypatch:
 
     def full(path: Path, tensors: object) -> str:
         if "00001" in path.name:
-            raise OSError(28, "No space left on device", str(path))
+            raise OSError(28, "No space left on device")  # as a write says it, without a name
         return real(path, tensors)  # type: ignore[arg-type]
 
     monkeypatch.setattr(journal, "write_shard", full)
-    with pytest.raises(OSError, match="No space left") as caught:
+    with pytest.raises(OSError, match=rf"could not write {tmp_path / 'kept'}: No space .* bytes are free") as caught:
         run(tmp_path / "kept")
+    assert caught.value.errno == 28
     assert "1 finished block is kept" in caught.value.__notes__[0]
+
+
+def test_a_save_that_fails_says_that_the_blocks_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(tmp_path / "kept")
+
+    def full(*_args: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sparlow.checkpoint.write_shard", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        result.save(tmp_path / "out")
+    assert f"{BLOCKS} finished blocks are kept in {tmp_path / 'kept'}" in caught.value.__notes__[0]
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(FileExistsError) as other:
+        result.save(tmp_path / "taken")
+    assert "finished blocks" in other.value.__notes__[0]

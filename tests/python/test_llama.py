@@ -200,3 +200,12 @@ def test_bad_folders_are_named(tmp_path: Path, folder: Path) -> None:
     for change, words in changes:
         (tmp_path / "bad" / "config.json").write_text(json.dumps(config | change))
         assert words in error(tmp_path / "bad", "--bench"), change
+
+
+def test_its_usage_is_told_when_asked_for_and_an_error_is_one_line() -> None:
+    asked = run("--help")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert "--prompt-ids IDS" in asked.stdout
+    mistaken = run("--random", "tiny", "--prompt-ids", "1,x")
+    assert mistaken.returncode == 2
+    assert mistaken.stderr == "llama: --prompt-ids cannot be 'x'; llama --help lists the options\n"

@@ -90,8 +90,9 @@ def test_compare_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     found = json.loads(capsys.readouterr().out)
     assert [change["verdict"] for change in found["changes"]] == ["slower", "within spread"]
     assert main(["compare", before, after, "--fail-above", "1.5"]) == 0
+    capsys.readouterr()
     assert main(["compare", before, str(tmp_path / "nothing")]) == 2
-    assert "nothing" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"sparlow.bench: error: {tmp_path / 'nothing'}: No such file or directory\n"
 
 
 def test_a_chart_has_a_curve_for_every_layer(tmp_path: Path) -> None:
@@ -116,6 +117,17 @@ def test_mistakes_are_explained(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "installed without bench_forward" in capsys.readouterr().err
     assert main([]) == 0
     assert "compare BEFORE AFTER" in capsys.readouterr().out
+
+
+def test_interrupting_a_program_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subprocess.run", interrupt)
+    assert main(["forward"]) == 130
+    assert capsys.readouterr().err == "sparlow.bench: interrupted\n"
 
 
 @installed

@@ -98,7 +98,7 @@ def test_empty_yaml_is_the_default_recipe(tmp_path: Path) -> None:
         ({"overrides": [{"match": "a", "method": "wnda"}]}, "did you mean 'wanda'"),
         (
             {"options": {"iteration": 1}},
-            "the recipe: threebasil has no option 'iteration'; did you mean 'iterations'",
+            "recipe: threebasil has no option 'iteration'; did you mean 'iterations'",
         ),
         ({"options": {"iterations": [3]}}, "options: option 'iterations' must be a number, true, false or a name"),
         ({"options": {"iterations": "yes"}}, "threebasil: option iterations = 'yes' is not a number"),

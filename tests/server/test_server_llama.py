@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -84,3 +85,22 @@ def test_hanging_up_does_not_hurt(model: tuple[Path, LlamaForCausalLM]) -> None:
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=f"sparlow-server: .*{tmp_path.name}"):
         Server(tmp_path, program=PROGRAM)
+
+
+@pytest.mark.parametrize("shape", ["tiny", "tiny:dense"])
+def test_random_weights_need_no_folder(shape: str) -> None:
+    name, _, dense = shape.partition(":")
+    words = [PROGRAM.parents[1] / "llama" / "llama", "--random", name, *(["--dense"] if dense else [])]
+    words += ["--prompt-ids", "5,9,33", "--tokens", "12"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+    server = Server(Path(f"random:{shape}"), program=PROGRAM, context=256)
+    tokens = server.post(greedy([5, 9, 33], 12))[1]["choices"][0]["token_ids"]
+    assert server.stop() == (0, f"prompts must be token ids: random:{shape} has no tokenizer.json\n")
+    assert tokens == [int(token) for token in answer.split(",")]
+
+
+def test_an_unknown_random_shape_is_named() -> None:
+    with pytest.raises(AssertionError, match="sparlow-server: unknown shape '9b'; 8b, 135m and tiny are known"):
+        Server(Path("random:9b"), program=PROGRAM)
+    with pytest.raises(AssertionError, match="sparlow-server: random:8b:sparse: after the shape only :dense is known"):
+        Server(Path("random:8b:sparse"), program=PROGRAM)

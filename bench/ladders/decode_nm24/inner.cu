@@ -1,4 +1,6 @@
-// t = x vᵀ alone: the kernel for few tokens with several tiles, the one for very many, and cuBLAS.
+// t = x vᵀ alone: by all blocks at once before the tiles, by few beside them, and by cuBLAS.
+#include <type_traits>
+
 #include "../../../cuda/kernels/nm24_launch.cuh"
 #include "../../../cuda/kernels/nm24_many_t.cuh"
 #include "harness.cuh"
@@ -28,13 +30,14 @@ struct Bench {
     CHECK(sparlow::kernels::launch(many_inner_kernel<Bf16, kTiles, kTokenWarps>, grid, kManyInnerWarps * 32, 0,
                                    kManyInnerSplits, false, q, inner_args(tokens, copy)));
   }
-  template <int kTokens, int kStages>
-  void ring(int tokens, int copy, int splits, cudaStream_t q) const {
-    TArgs a{inner_args(tokens, copy), std::min(tokens, kTokens)};
-    CUtensorMap map;
-    CHECK(map_rows<Bf16>(x, d_in, tokens, a.x_rows, map));
-    CHECK(sparlow::kernels::launch(many_t_kernel<Bf16, kTokens, kStages>, dim3(splits, blocks(tokens, kTokens), 1), 288,
-                                   TShape<kTokens, kStages>::kSharedBytes, splits, false, q, a, map));
+  template <int kTokens>
+  void beside(int tokens, int copy, int splits, cudaStream_t q) const {
+    const TArgs a{inner_args(tokens, copy), splits, std::min(tokens, kTokens)};
+    TMaps maps;
+    CHECK((map_t<Bf16, TShape<kTokens>>(a, kRank / kRankBlock, maps)));
+    const int cluster = std::max(splits, 2), grid = blocks(blocks(tokens, kTokens) * splits, cluster) * cluster;
+    CHECK(sparlow::kernels::launch(many_t_kernel<Bf16, kTokens>, dim3(grid), TShape<kTokens>::kThreads,
+                                   TShape<kTokens>::kSharedBytes, cluster, false, q, a, maps));
   }
   double error(const std::vector<double>& want, int tokens) const {
     CHECK(cudaStreamSynchronize(stream));
@@ -82,16 +85,16 @@ void measure(int d_in, cudaStream_t stream, const Cublas& cublas) {
     };
     row("few 2 1", [&](int c, cudaStream_t q) { b.few<2, 1>(tokens, c, q); }, true);
     row("few 2 2", [&](int c, cudaStream_t q) { b.few<2, 2>(tokens, c, q); }, true);
-    for (int splits : {1, 2, 4, 8}) {
-      if (blocks(tokens, 128) * splits <= 140)
-        row(
-            "ring 128 / " + std::to_string(splits),
-            [&](int c, cudaStream_t q) { b.ring<128, 5>(tokens, c, splits, q); }, true);
-      if (blocks(tokens, 64) * splits <= 140)
-        row(
-            "ring 64 / " + std::to_string(splits), [&](int c, cudaStream_t q) { b.ring<64, 3>(tokens, c, splits, q); },
-            true);
-    }
+    const auto beside = [&](auto size) {
+      constexpr int kTokens = decltype(size)::value;
+      for (int splits : {1, 2, 4, 8})
+        if (blocks(tokens, kTokens) * splits <= 132)
+          row(
+              "beside " + std::to_string(kTokens) + " / " + std::to_string(splits),
+              [&](int c, cudaStream_t q) { b.beside<kTokens>(tokens, c, splits, q); }, true);
+    };
+    beside(std::integral_constant<int, 128>{}), beside(std::integral_constant<int, 192>{}),
+        beside(std::integral_constant<int, 256>{});
     row("cublas", [&](int, cudaStream_t) { cublas.linear(b.v_plain, b.x, b.t, kRank, d_in, tokens); }, false);
   }
 }

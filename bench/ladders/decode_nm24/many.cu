@@ -77,7 +77,7 @@ int repeat(char** arguments, cudaStream_t stream) {
   for (int variant = 0; variant < kManyConfigCount; ++variant)
     for (int splits : {0, 8}) {
       Nm24Plan plan{};
-      plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.t_splits = splits;
+      plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.t_splits = splits, plan.t_tokens = 128;
       std::vector<std::vector<std::uint16_t>> want;
       for (int c = 0; c < layer.copies; ++c)
         bench.y = y + c * outputs, bench.run(plan, kRank, c, tokens, stream), want.push_back(read(c));
@@ -106,7 +106,7 @@ int one(char** arguments, cudaStream_t stream) {
                     device<char>(8 << 20)};
   fill_values<<<4096, 256>>>(bench.x, std::size_t(v[2]) * v[1], 5, 1.f);
   Nm24Plan plan{};
-  plan.kernel = Nm24Kernel::many, plan.variant = v[3], plan.clusters = v[4], plan.t_splits = v[5];
+  plan.kernel = Nm24Kernel::many, plan.variant = v[3], plan.clusters = v[4], plan.t_splits = v[5], plan.t_tokens = 256;
   CHECK(cudaDeviceSynchronize());
   for (int i = 0; i < 3; ++i) bench.run(plan, kRank, i % 2, v[2], stream);
   CHECK(cudaDeviceSynchronize());
@@ -150,16 +150,17 @@ int main(int argc, char** argv) {
         if (c.splits > 1 && tiles * c.splits > 140) continue;
         if (c.tokens >= 2 * tokens || c.tokens * 16 < tokens) continue;
         const int most = 132 / c.cluster;
+        const int t_tokens = tokens <= 128 ? 128 : tokens <= 192 ? 192 : 256;
         int splits = 8;
-        while (splits > 1 && blocks(tokens, kManyTTokens) * splits > 64) splits /= 2;
-        const auto row = [&](int clusters, bool apart) {
+        while (splits > 1 && blocks(tokens, t_tokens) * splits > std::max(4, 132 - tiles * c.splits)) splits /= 2;
+        const auto row = [&](int clusters, bool beside) {
           Nm24Plan plan{};
-          plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.clusters = clusters,
-          plan.t_splits = apart ? splits : 0;
+          plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.clusters = clusters;
+          if (beside) plan.t_splits = splits, plan.t_tokens = t_tokens;
           const double error = check ? bench.error(plan, tokens) : -1, us = bench.time(plan, kRank, tokens);
-          const double bare = apart ? -1 : bench.time(plan, 0, tokens);
+          const double bare = beside ? -1 : bench.time(plan, 0, tokens);
           std::printf("%d,%d,%d,%s%s,%d,%d,%.1f,%.1f,%.3f,%.0f,%.1f,%.3e\n", s[0], s[1], tokens, name_of(c).c_str(),
-                      apart ? " t apart" : "", clusters, tiles * c.splits, dense_us, us, dense_us / us,
+                      beside ? " t beside" : "", clusters, tiles * c.splits, dense_us, us, dense_us / us,
                       2. * tokens * dense_n / us * 1e-6, bare, error);
           std::fflush(stdout);
         };

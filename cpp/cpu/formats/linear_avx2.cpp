@@ -136,21 +136,6 @@ struct ShortLane : Wide {
 
 #include "cpu/formats/linear_kernels.hpp"
 
-namespace sparlow::cpu {
-namespace {
-
-RowKernels make() {
-  RowKernels kernels;
-  fill<ShortLane<Bf16>>(kernels, DType::bf16);
-  fill<ShortLane<F16>>(kernels, DType::f16);
-  fill<F32Lane>(kernels, DType::f32);
-  kernels.name = "avx2";
-  return kernels;
-}
-
-}  // namespace
-}  // namespace sparlow::cpu
-
 #pragma GCC pop_options
 
 namespace sparlow::cpu {
@@ -159,7 +144,7 @@ const RowKernels* avx2_rows() {
   static const bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                              __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
   if (!usable) return nullptr;
-  static const RowKernels kernels = make();
+  static const RowKernels kernels = table<ShortLane<Bf16>, ShortLane<F16>, F32Lane>("avx2");
   return &kernels;
 }
 

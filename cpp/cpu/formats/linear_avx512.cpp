@@ -119,22 +119,6 @@ struct F16Lane : FloatWide {
 
 #include "cpu/formats/linear_kernels.hpp"
 
-namespace sparlow::cpu {
-namespace {
-
-RowKernels make() {
-  RowKernels kernels;
-  fill<Bf16Lane>(kernels, DType::bf16);
-  fill<F16Lane>(kernels, DType::f16);
-  fill<F32Lane>(kernels, DType::f32);
-  kernels.bf16_inputs = true;
-  kernels.name = "avx512";
-  return kernels;
-}
-
-}  // namespace
-}  // namespace sparlow::cpu
-
 #pragma GCC pop_options
 
 namespace sparlow::cpu {
@@ -144,7 +128,7 @@ const RowKernels* avx512_rows() {
                              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("bmi2");
   if (!usable) return nullptr;
-  static const RowKernels kernels = make();
+  static const RowKernels kernels = table<Bf16Lane, F16Lane, F32Lane>("avx512");
   return &kernels;
 }
 

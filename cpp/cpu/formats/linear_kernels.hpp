@@ -257,5 +257,17 @@ void fill(RowKernels& kernels, DType dtype) {
   row[static_cast<int>(Format::dense)] = rows<L, Format::dense>;
 }
 
+// The table of one instruction set, of its lanes for each element type.
+template <class OfBf16, class OfF16, class OfF32>
+RowKernels table(const char* name) {
+  RowKernels kernels;
+  fill<OfBf16>(kernels, DType::bf16);
+  fill<OfF16>(kernels, DType::f16);
+  fill<OfF32>(kernels, DType::f32);
+  kernels.bf16_inputs = OfBf16::kParts == 2;
+  kernels.name = name;
+  return kernels;
+}
+
 }  // namespace
 }  // namespace sparlow::cpu

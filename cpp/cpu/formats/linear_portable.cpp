@@ -71,15 +71,6 @@ struct Lane {
 namespace sparlow::cpu {
 namespace {
 
-RowKernels make() {
-  RowKernels kernels;
-  fill<Lane<Bf16>>(kernels, DType::bf16);
-  fill<Lane<F16>>(kernels, DType::f16);
-  fill<Lane<float>>(kernels, DType::f32);
-  kernels.name = "portable";
-  return kernels;
-}
-
 const RowKernels& choose() {
   const char* asked = std::getenv("SPARLOW_CPU");
   const RowKernels* best = portable_rows();
@@ -93,7 +84,7 @@ const RowKernels& choose() {
 }  // namespace
 
 const RowKernels* portable_rows() {
-  static const RowKernels kernels = make();
+  static const RowKernels kernels = table<Lane<Bf16>, Lane<F16>, Lane<float>>("portable");
   return &kernels;
 }
 

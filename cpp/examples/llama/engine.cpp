@@ -2,6 +2,7 @@
 #include "engine.hpp"
 
 #include <algorithm>
+#include <string_view>
 #include <vector>
 
 #include "model.hpp"
@@ -129,6 +130,18 @@ void check_options(const EngineOptions& options) {
   positive("prefill", options.prefill);
 }
 
+constexpr std::string_view kRandom = "random:";
+
+RandomOptions random_options(const std::string& source, const std::string& dtype) {
+  const std::size_t colon = source.find(':', kRandom.size());
+  RandomOptions random{source.substr(kRandom.size(), colon - kRandom.size())};
+  random.dense = colon != std::string::npos;
+  if (random.dense && source.substr(colon) != ":dense")
+    throw std::invalid_argument(source + ": after the shape only :dense is known");
+  if (dtype != "auto") random.dtype = dtype_named(dtype);
+  return random;
+}
+
 }  // namespace
 
 std::unique_ptr<Engine> make_engine(std::shared_ptr<const Weights> weights, const EngineOptions& options) {
@@ -144,8 +157,10 @@ std::unique_ptr<Engine> make_engine(std::shared_ptr<const Weights> weights, cons
   return std::make_unique<ScheduledEngine>(std::move(weights), std::move(model), limits, options.prefill);
 }
 
-std::unique_ptr<Engine> make_engine(const std::string& folder, const EngineOptions& options) {
-  return make_engine(std::shared_ptr<const Weights>(open_folder(folder)), options);
+std::unique_ptr<Engine> make_engine(const std::string& source, const EngineOptions& options) {
+  const bool random = source.starts_with(kRandom);
+  auto weights = random ? random_weights(random_options(source, options.dtype)) : open_folder(source);
+  return make_engine(std::shared_ptr<const Weights>(std::move(weights)), options);
 }
 
 }  // namespace llama

@@ -54,8 +54,9 @@ struct EngineOptions {
   int threads = 0;     // of the CPU; 0: as many as sparlow takes by itself
 };
 
-// folder: config.json and safetensors, a sparlow checkpoint or a dense one. Throws std::runtime_error with the file
-// and the name of what is wrong.
-std::unique_ptr<Engine> make_engine(const std::string& folder, const EngineOptions& options);
+// source: a folder with config.json and safetensors, a sparlow checkpoint or a dense one; or, for timing without files,
+// "random:SHAPE" (2:4 + rank 64; the shapes: 8b, 135m, tiny) or "random:SHAPE:dense". Throws std::runtime_error with
+// the file and the name of what is wrong, std::invalid_argument for other words after a shape.
+std::unique_ptr<Engine> make_engine(const std::string& source, const EngineOptions& options);
 
 }  // namespace llama

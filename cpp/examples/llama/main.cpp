@@ -49,8 +49,14 @@ int run(int count, const char* const* arguments) {
 }  // namespace
 }  // namespace llama
 
-int main(int count, char** arguments) try { return llama::run(count, arguments); } catch (const llama::Usage& usage) {
-  std::cerr << "llama: " << usage.what() << "\n\n" << llama::kUsage;
+int main(int count, char** arguments) try {
+  if (count == 2 && std::string(arguments[1]) == "--help") {
+    std::cout << llama::kUsage;
+    return 0;
+  }
+  return llama::run(count, arguments);
+} catch (const llama::Usage& usage) {
+  std::cerr << "llama: " << usage.what() << "; llama --help lists the options\n";
   return 2;
 } catch (const std::exception& error) {
   std::cerr << "llama: " << error.what() << "\n";

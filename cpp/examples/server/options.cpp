@@ -93,7 +93,9 @@ Options parse_options(int count, const char* const* words) {
 
 std::string usage() {
   const Options defaults;
-  std::string text = "usage: sparlow-server MODEL_FOLDER [OPTION VALUE]...\n";
+  std::string text =
+      "usage: sparlow-server MODEL_FOLDER [OPTION VALUE]...\n"
+      "       sparlow-server random:8b[:dense] [OPTION VALUE]...    (random weights, for timing)\n";
   const auto line = [&](const char* flag, const char* help, const std::string& value) {
     text += "  " + std::string(flag) + std::string(18 - std::string(flag).size(), ' ') + help;
     text += value.empty() ? "\n" : " (" + value + ")\n";

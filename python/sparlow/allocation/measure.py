@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparlow.capture import hooked
 from sparlow.evaluate import window_losses
 from sparlow.job import BlockJob, Job, LayerJob
 from sparlow.precision import lent_module
@@ -104,11 +105,8 @@ class ModelLoss:
     def backward(self, ids: Tensor) -> None:
         """Gradients of the summed cross-entropy of windows ids [batch, window], by activations only."""
         embeddings = self._model.get_input_embeddings()
-        handle = embeddings.register_forward_hook(lambda *call: call[2].detach().requires_grad_())
-        try:
+        with hooked([embeddings.register_forward_hook(lambda *call: call[2].detach().requires_grad_())]):
             logits = self._model(input_ids=ids, use_cache=False).logits
-        finally:
-            handle.remove()
         predicted, wanted = logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
         total = torch.nn.functional.cross_entropy(predicted, wanted, reduction="sum")
         total.backward()  # type: ignore[no-untyped-call]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from sparlow.allocation.measure import ModelLoss, lent_model, quick_plan, solve_layer
 from sparlow.allocation.setting import Setting
 from sparlow.allocation.slots import Slot
+from sparlow.capture import hooked
 
 _PROBE_WINDOWS = 16  # of the calibration, one backward pass each
 _LEAST_SHARE = 20  # one layer in so many may count as less sensitive than it was found
@@ -56,21 +56,12 @@ def second_order_rises(loss: ModelLoss, errors: Mapping[str, Tensor], ids: Tenso
     which the difference of two losses drowns.
     """
     totals = {name: torch.zeros((), dtype=torch.float64, device=ids.device) for name in errors}
-    with _watched(loss, errors, totals), torch.enable_grad():
+    hooks = [loss.module(name).register_forward_hook(_hook(error, totals[name])) for name, error in errors.items()]
+    with hooked(hooks), torch.enable_grad():
         for window in torch.split(ids, 1):
             loss.backward(window)
     tokens = ids.shape[0] * (ids.shape[1] - 1)
     return {name: float(total) / 2 / tokens for name, total in totals.items()}
-
-
-@contextmanager
-def _watched(loss: ModelLoss, errors: Mapping[str, Tensor], totals: dict[str, Tensor]) -> Iterator[None]:
-    handles = [loss.module(name).register_forward_hook(_hook(error, totals[name])) for name, error in errors.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _hook(error: Tensor, total: Tensor) -> Any:

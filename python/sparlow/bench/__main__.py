@@ -14,7 +14,7 @@ from sparlow.bench.chart import chart
 from sparlow.bench.comparison import Comparison, compare
 from sparlow.bench.lines import METRICS, read
 from sparlow.bench.programs import NAMES, program
-from sparlow.cli.output import show
+from sparlow.cli.output import error_text, show
 
 _HELP = f"""usage: python -m sparlow.bench {"|".join(NAMES)} [OPTIONS]   (--help lists them)
        python -m sparlow.bench compare BEFORE AFTER [--json] [--fail-above RATIO]
@@ -22,7 +22,7 @@ _HELP = f"""usage: python -m sparlow.bench {"|".join(NAMES)} [OPTIONS]   (--help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0; 2 for a mistake in what was asked; 1 for a failure, or for a row that --fail-above forbids."""
+    """0; 2 for a mistake in what was asked; 1 for a failure, or for a row that --fail-above forbids; 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_HELP)
@@ -33,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] == "plot":
             return _plot(words[1:])
         return subprocess.run([program(words[0]), *words[1:]], check=False).returncode
-    except (ValueError, OSError) as error:
-        print(f"sparlow.bench: error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"sparlow.bench: error: {error}", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:
+        print("sparlow.bench: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"sparlow.bench: error: {error_text(error)}", file=sys.stderr)
+        return 1 if isinstance(error, RuntimeError) else 2
 
 
 def _compare(words: list[str]) -> int:

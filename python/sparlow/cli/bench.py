@@ -10,7 +10,7 @@ import torch
 import typer
 
 from sparlow import benchmark
-from sparlow.cli.models import DeviceOption, Dtype, DtypeOption, check_device, open_compressed
+from sparlow.cli.models import DeviceOption, Dtype, check_device, open_compressed
 from sparlow.cli.output import JsonFlag, progress_bar, show
 from sparlow.hf import compressed_modules
 from sparlow.layers import SparseLowRankLinear
@@ -29,7 +29,10 @@ def bench(
     rank: Annotated[int, typer.Option("--rank", help="Of the low-rank part, with --shape.")] = 64,
     tokens: Annotated[str, typer.Option("--tokens", help="How many at once; several, separated by commas.")] = _TOKENS,
     device: DeviceOption = "cpu",
-    dtype: DtypeOption = None,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option("--dtype", help="Numbers to compute with (default: as stored; bfloat16 with --shape)."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """How fast compressed linear layers run against dense ones, and how many bytes they take."""
@@ -87,6 +90,10 @@ def _layers(
         opened, loading = _open(model, device, dtype)
         return list(compressed_modules(opened).values()), 1, loading
     d_out, d_in = parse_shape(shape)
+    if rank > min(d_out, d_in):
+        raise ValueError(
+            f"--rank {rank} is larger than min(d_out, d_in) = {min(d_out, d_in)} of --shape {shape}; lower it"
+        )
     chosen: torch.dtype = getattr(torch, dtype or "bfloat16")
     copies = benchmark.copies_of(d_out, d_in, chosen, torch.device(device))
     return [benchmark.random_layer(d_out, d_in, rank, chosen, device) for _ in range(copies)], copies, None

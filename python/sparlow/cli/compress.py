@@ -14,7 +14,7 @@ from sparlow.cli.models import check_device, check_source
 from sparlow.cli.output import CompressionProgress, Interrupted, JsonFlag, progress_bar, show
 from sparlow.cli.recipes import build_recipe
 from sparlow.recipe import Recipe
-from sparlow.report import bytes_text, layer_table, matching_table, plain, plan_table, plan_text, seconds_text
+from sparlow.report import layer_table, matching_table, plain, plan_table, plan_text, saving_text, seconds_text
 
 _RECIPE, _SOURCE, _RUN = "Recipe (override the file's)", "Calibration", "Run"
 
@@ -39,7 +39,10 @@ def compress(
     rank: Annotated[int | None, typer.Option(help="Rank of the low-rank part.", rich_help_panel=_RECIPE)] = None,
     budget: Annotated[
         float | None,
-        typer.Option(help="Parameters kept in all, as a fraction; sets the rank.", rich_help_panel=_RECIPE),
+        typer.Option(
+            help="Parameters kept in all, as a fraction; sets the rank, or the density of @row and @matrix.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Only these layers: name or re:pattern; repeat.", rich_help_panel=_RECIPE)
@@ -137,10 +140,10 @@ def _compress(model: str, recipe: Recipe, output: Path | None, overwrite: bool, 
         shown = CompressionProgress(progress)
         try:
             result = api.compress(model, recipe, progress=shown, journal=_journal(output), restart=restart)
+            result.save(output, overwrite=overwrite)
         except KeyboardInterrupt as error:
             # Caught here, because the command line library turns it into a bare exit code.
             raise Interrupted(getattr(error, "__notes__", [])) from error
-    result.save(output, overwrite=overwrite)
     stored = sum(record.stored_bytes for record in result.layers)
     dense = sum(record.dense_bytes for record in result.layers)
     payload = {
@@ -153,9 +156,7 @@ def _compress(model: str, recipe: Recipe, output: Path | None, overwrite: bool, 
         "layers": result.layers,
         "matching": result.matching,
     }
-    summary = (
-        f"{len(result.layers)} layers: {bytes_text(stored)} instead of {bytes_text(dense)} ({stored / dense:.4f}), "
-        f"{seconds_text(result.seconds)}. Checkpoint: {output}"
-    )
+    saved = saving_text(len(result.layers), stored, dense)
+    summary = f"{saved}, {seconds_text(result.seconds)}. Checkpoint: {output}"
     matched: list[RenderableType] = [matching_table(plain(result.matching)), ""] if result.matching else []
     show(payload, as_json, layer_table(result.layers), "", *matched, summary)

@@ -12,6 +12,7 @@ from sparlow import evaluate as evaluation
 from sparlow.cli.models import DeviceOption, Dtype, DtypeOption, open_model
 from sparlow.cli.output import JsonFlag, progress_bar, show
 from sparlow.report import perplexity_table, protocol_text
+from sparlow.sources import read_text
 
 _PAPERS_WINDOW = 2048
 
@@ -33,6 +34,8 @@ def evaluate(
 ) -> None:
     """Token perplexity of one or more models on the same text, side by side."""
     content = read_text(text)
+    if not content:
+        raise ValueError(f"{text} is empty: nothing to evaluate")
     rows: list[tuple[str, evaluation.Evaluation]] = []
     tokens: Tensor | None = None
     for source in models:
@@ -40,14 +43,6 @@ def evaluate(
         rows.append((source, found))
     payload = {"text": str(text), "models": [{"model": source, **found.to_dict()} for source, found in rows]}
     show(payload, as_json, perplexity_table(rows), protocol_text(rows[0][1]))
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 file; ValueError naming it for other bytes, OSError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
 
 
 def _evaluate_one(

@@ -23,10 +23,11 @@ from sparlow.cli.eval import evaluate
 from sparlow.cli.generate import generate
 from sparlow.cli.inspect import inspect
 from sparlow.cli.methods import methods
-from sparlow.cli.output import Interrupted
+from sparlow.cli.output import Interrupted, error_text
 from sparlow.cli.reporting import report
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+_REFUSED_BY_DISK = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 # click's ClickException; releases of typer differ in whose copy of click they use.
 _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
@@ -88,26 +89,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(str(error), INTERRUPTED)
     except _UsageProblem as error:
-        return _fail(error.format_message(), USER_ERROR)  # type: ignore[attr-defined]
+        message = error.format_message()  # type: ignore[attr-defined]
+        return _fail(message.replace("Value error, ", ""), USER_ERROR)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("SPARLOW_TRACEBACK"):
             traceback.print_exc()
-        return _fail("; ".join([_message(error), *getattr(error, "__notes__", [])]), _exit_code(error))
+        return _fail("; ".join([error_text(error), *getattr(error, "__notes__", [])]), _exit_code(error))
     if code == INTERRUPTED:
         return _fail("interrupted; nothing half-written was left behind", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
-def _message(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
-
-
 def _exit_code(error: Exception) -> int:
     """Bad values and wrong files are the user's; a full disk, missing memory and a broken environment are not."""
     if isinstance(error, OSError):
-        return FAILURE if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT) else USER_ERROR
+        return FAILURE if error.errno in _REFUSED_BY_DISK else USER_ERROR
     return USER_ERROR if isinstance(error, ValueError) else FAILURE
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from sparlow import checkpoint
-from sparlow.dense import load_dense
+from sparlow.dense import load_dense, load_whole, open_tokenizer
+from sparlow.device import missing_gpu
+from sparlow.manifest import read_config
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -33,16 +34,16 @@ def open_model(source: str, device: str = "cpu", dtype: Dtype | None = None) -> 
     check_source(source)
     chosen = getattr(torch, dtype or ("float32" if device == "cpu" else "bfloat16"))
     path = Path(source)
-    if _is_sparlow(path):
+    if path.is_dir() and _is_sparlow(path):
         model: Any = checkpoint.load(path, device=device, dtype=chosen)
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = open_tokenizer(path)
     elif path.exists():
         model, tokenizer = load_dense(path)
     else:
-        model = AutoModelForCausalLM.from_pretrained(source)
+        model = load_whole(source)
         tokenizer = AutoTokenizer.from_pretrained(source)
     if tokenizer is None:
-        raise ValueError(f"{source} has no tokenizer")
+        raise ValueError(f"{source} has no tokenizer; copy the tokenizer files of the model into it")
     return model.to(device=device, dtype=chosen).eval(), tokenizer
 
 
@@ -67,18 +68,13 @@ def check_source(source: str) -> None:
 
 
 def check_device(device: str) -> None:
-    """ValueError for a device that torch cannot name or this machine does not have."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise ValueError(f"unknown device {device!r}: use cpu, cuda or cuda:N") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r}: this machine has no GPU that torch can use")
+    """ValueError for a device other than a CPU and a GPU, or a GPU that this machine does not have."""
+    if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
+        raise ValueError(f"unknown device {device!r}: use cpu, cuda or cuda:N")
+    if (reason := missing_gpu(device)) is not None:
+        raise ValueError(reason)
 
 
 def _is_sparlow(path: Path) -> bool:
-    config = path / "config.json"
-    if not config.is_file():
-        return False
-    entry = json.loads(config.read_text(encoding="utf-8")).get("quantization_config")
+    entry = read_config(path).get("quantization_config")
     return isinstance(entry, dict) and entry.get("quant_method") == "sparlow"

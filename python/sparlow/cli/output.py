@@ -26,6 +26,13 @@ class Interrupted(Exception):
         super().__init__("; ".join(["interrupted", *(notes or ["nothing half-written was left behind"])]))
 
 
+def error_text(error: Exception) -> str:
+    """What went wrong, without Python's numbers and names of errors where there are words."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
 def show(payload: Any, as_json: bool, *parts: RenderableType) -> None:
     """Prints `payload` as JSON, or `parts` for people."""
     if as_json:

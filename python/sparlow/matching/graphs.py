@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sparlow.capture import Call
+from sparlow.capture import Call, same
 from sparlow.matching.batches import Batch
 
 _COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
@@ -129,15 +130,5 @@ def _abandon(device: torch.device, pool: Any) -> None:
 
 
 def _same_call(a: Call, b: Call) -> bool:
-    return a.slot == b.slot and _same(a.args, b.args) and _same(a.kwargs, b.kwargs)
-
-
-def _same(a: Any, b: Any) -> bool:
     """The same tensors, not merely equal ones: a graph reads the memory it was captured with."""
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
-    if a is None or isinstance(a, bool | int | float | str):
-        return bool(a == b)
-    return a is b
+    return a.slot == b.slot and same(a.args, b.args, is_) and same(a.kwargs, b.kwargs, is_)
