@@ -194,7 +194,7 @@ void measure(Bits& layer, int tokens, double dense, cudaStream_t stream) {
 
 template <bool kBitmap, int kSigns>
 void shapes(const Cublas& cublas, cudaStream_t stream, const std::vector<int>& token_counts) {
-  const int sizes[][2] = {{4096, 4096}, {14336, 4096}, {28672, 4096}, {4096, 14336}};
+  const int sizes[][2] = {{4096, 4096}, {6144, 4096}, {14336, 4096}, {28672, 4096}, {4096, 14336}};
   for (const auto& size : sizes) {
     Bits layer(size[0], size[1], kSigns, kBitmap);
     const std::size_t n = std::size_t(size[0]) * size[1];
@@ -218,6 +218,8 @@ void shapes(const Cublas& cublas, cudaStream_t stream, const std::vector<int>& t
       } else if (tokens <= 8) {
         TRY(1, 16, 1, kSigns, 2);
         TRY(1, 16, 2, kSigns, 2);
+        TRY(1, 12, 1, kSigns, 2);
+        TRY(1, 11, 1, kSigns, 2);
         TRY(1, 8, 1, kSigns, 4);
         TRY(1, 8, 1, kSigns, 3);
         TRY(1, 4, 1, kSigns, 8);
@@ -227,7 +229,6 @@ void shapes(const Cublas& cublas, cudaStream_t stream, const std::vector<int>& t
         TRY(2, 16, 1, kSigns, 1);
         TRY(2, 8, 1, kSigns, 3);
         TRY(2, 4, 1, kSigns, 8);
-        TRY(2, 4, 1, kSigns, 6);
       }
     }
     CHECK(cudaFree(dense));
