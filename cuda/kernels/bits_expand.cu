@@ -17,15 +17,16 @@ using Tile = std::uint16_t[kRowBlock][kColumnBlock];
 
 // Into the first 16 rows.
 __device__ void expand_bitmap(Tile& tile, MaskEntry* entries, const std::uint32_t* masks, int lane) {
-  make_entries(entries, reinterpret_cast<const unsigned char*>(masks), 0, true, lane);
+  make_entries(entries, reinterpret_cast<const unsigned char*>(masks), 0, lane);
   __syncwarp();
   const auto* values = reinterpret_cast<const std::uint16_t*>(masks + kMaskWords);
   for (int chunk = 0; chunk < kChunks; ++chunk) {
-    const Nibble n = nibble_of(entries, chunk, lane);
-    const std::uint16_t* next = values + n.values / 2;
+    const MaskEntry entry = entries[entry_of(4 * chunk + lane / 8)];
+    const int shift = 4 * (lane % 8);
+    const std::uint16_t* next = values + entry.values / 2 + __popc(entry.mask & ((1u << shift) - 1));
     for (int e = 0; e < 4; ++e) {
       const Place p = place_in_chunk(chunk, lane, e);
-      const bool set = n.bits >> e & 1;
+      const bool set = entry.mask >> (shift + e) & 1;
       tile[p.row][p.col] = set ? *next : 0;
       next += set;
     }

@@ -34,40 +34,58 @@ BitsArgs make_args(const BitsShape& shape, const BitsCall& call) {
   for (int& end : a.part_end) end = std::numeric_limits<int>::max();
   a.wide_x = shape.d_in % 8 == 0 && reinterpret_cast<std::uintptr_t>(call.x) % 16 == 0;
   b.offsets = from.offsets, b.sign_v = static_cast<const uint4*>(from.sign_v), b.sign_u = from.sign_u;
-  b.sign_rank = shape.sign_rank;
-  b.block_rows = blocks(shape.d_out, rows_of_block(shape)), b.block_capacity = block_capacity(shape);
+  b.sign_rank = shape.sign_rank, b.block_capacity = block_capacity(shape);
   return b;
 }
 
-template <typename T, bool kBitmap, int kRowTiles, int kTiles, int kWarps, int kStages, int kSigns>
-cudaError_t launch_bits(BitsArgs b, cudaStream_t stream) {
+template <typename T, bool kBitmap, int kTiles, int kWarps, int kStages, int kSigns, int kResident = 1>
+cudaError_t launch_bits(BitsArgs b, int multiprocessors, cudaStream_t stream) {
   ForwardArgs& a = b.common;
-
-  const int groups = blocks(a.tokens, 8 * kTiles), row_blocks = blocks(a.d_out, kRowTiles * kTileRows) * groups;
-  a.first_block = a.rank_steps * groups * kInnerSplits;
+  const int groups = blocks(a.tokens, 8 * kTiles);
+  const int row_blocks = blocks(a.d_out, kRowTiles<kBitmap> * kTileRows) * groups;
+  b.t_units = a.rank_steps * groups * kInnerSplits;
+  a.first_block = t_blocks(b.t_units, row_blocks, kResident * multiprocessors);
   a.t_users = row_blocks * std::min(kWarps, a.rank_steps);
-  const int shared = kWarps * bits_warp_bytes<kBitmap, kRowTiles, kTiles, kStages>(b.block_capacity, a.tokens);
-  return launch(bits_kernel<T, kBitmap, kRowTiles, kTiles, kWarps, kStages, kSigns>, a.first_block + row_blocks,
+  const int shared = kWarps * bits_warp_bytes<kBitmap, kTiles, kStages>(b.block_capacity, a.tokens);
+  return launch(bits_kernel<T, kBitmap, kTiles, kWarps, kStages, kSigns, kResident>, a.first_block + row_blocks,
                 kWarps * 32, shared, 1, false, stream, b);
 }
 
-constexpr int kMostCapacity = 4096;  // of 16 warps with two tiles of a bitmap each; one of 1920 values
+// Expanding wants warps, up to 32 a multiprocessor, and all row blocks under way at once: the more there are, the fewer
+// warps each gets. One stage a warp: other warps work while it waits. Measured: bench/ladders/bits.
+template <typename T, int kTiles, int kSigns>
+cudaError_t launch_bitmap(const BitsArgs& b, int multiprocessors, cudaStream_t stream) {
+  const int row_blocks = blocks(b.common.d_out, kTileRows) * blocks(b.common.tokens, 8 * kTiles);
+  const bool many = row_blocks > 4 * multiprocessors;
+  if constexpr (kSigns > 1) {
+    return launch_bits<T, true, kTiles, 16, 1, kSigns>(b, multiprocessors, stream);
+  } else if constexpr (kTiles > 1) {
+    return many ? launch_bits<T, true, kTiles, 4, 1, kSigns, kSigns ? 6 : 8>(b, multiprocessors, stream)
+                : launch_bits<T, true, kTiles, 8, 1, kSigns, 3>(b, multiprocessors, stream);
+  } else {
+    if (many) return launch_bits<T, true, kTiles, 4, 1, kSigns, kSigns ? 7 : 8>(b, multiprocessors, stream);
+    if (row_blocks > 2 * multiprocessors)
+      return launch_bits<T, true, kTiles, 8, 1, kSigns, 4>(b, multiprocessors, stream);
+    return launch_bits<T, true, kTiles, 16, 1, kSigns, 2>(b, multiprocessors, stream);
+  }
+}
 
-// Four warps and one stage fit the shared memory of every device. A large one is better used for more warps, above all
-// by bitmaps, and by nm24 where every row block has a multiprocessor to itself. Measured: bench/ladders/bits.
+// nm24 fills the memory's queues with eight warps, and with sixteen where a row block has a multiprocessor to itself.
+template <typename T, int kTiles, int kSigns>
+cudaError_t launch_nm24(const BitsArgs& b, int multiprocessors, cudaStream_t stream) {
+  constexpr int kMostWarps = kTiles > 1 && kSigns > 1 ? 8 : 16;  // many sums leave registers for eight
+  return blocks(b.common.d_out, kRowBlock) > multiprocessors
+             ? launch_bits<T, false, kTiles, 8, 1, kSigns>(b, 0, stream)
+             : launch_bits<T, false, kTiles, kMostWarps, 1, kSigns>(b, 0, stream);
+}
+
+// Four warps and one stage fit the shared memory of every device.
 template <typename T, bool kBitmap, int kTiles, int kSigns>
 cudaError_t launch_best(const BitsArgs& b, const Nm24Device& device, cudaStream_t stream) {
-  constexpr bool kManySums = !kBitmap && kTiles > 1 && kSigns > 1;  // their registers leave room for eight warps
-  const bool fits = !kBitmap || b.block_capacity <= kMostCapacity;
-  const bool large = (device.arch / 10 == 9 || device.arch / 10 == 10) && fits;
-  if (!large) return launch_bits<T, kBitmap, kBitmap ? 1 : 2, kTiles, 4, 1, kSigns>(b, stream);
-  if constexpr (kBitmap) {  // one tile of rows keeps more warps under way, two read x half as often
-    const bool one_wave = blocks(b.common.d_out, kRowBlock) <= device.multiprocessors && kSigns == 0;
-    return kTiles == 1 && b.common.tokens <= 4 && !one_wave ? launch_bits<T, true, 1, 1, 16, 1, kSigns>(b, stream)
-                                                            : launch_bits<T, true, 2, kTiles, 16, 1, kSigns>(b, stream);
-  } else if (kManySums || blocks(b.common.d_out, kRowBlock) > device.multiprocessors)
-    return launch_bits<T, false, 2, kTiles, 8, 1, kSigns>(b, stream);
-  else return launch_bits<T, false, 2, kTiles, kManySums ? 8 : 16, 1, kSigns>(b, stream);
+  if (device.arch / 10 != 9 && device.arch / 10 != 10)
+    return launch_bits<T, kBitmap, kTiles, 4, 1, kSigns>(b, 0, stream);
+  if constexpr (kBitmap) return launch_bitmap<T, kTiles, kSigns>(b, device.multiprocessors, stream);
+  else return launch_nm24<T, kTiles, kSigns>(b, device.multiprocessors, stream);
 }
 
 template <typename T, bool kBitmap, int kSigns>

@@ -10,45 +10,58 @@ namespace sparlow::kernels {
 struct alignas(8) MaskEntry {
   std::uint32_t mask, values;
 };
+// Entries of a warp in the order of reading: for two chunks at a time those of eight lanes side by side.
+SPARLOW_HD int entry_of(int word) { return word / 8 * 8 + word % 4 * 2 + word / 4 % 2; }
 
-// One warp turns the masks of a block into entries; of one that is not there into empty ones. values: the address of
-// the block's, in any unit of bytes.
+// sum += that of the lane `distance` below, if there is one.
+__device__ __forceinline__ void add_from_below(unsigned& sum, int distance) {
+  asm volatile(
+      "{\n"
+      ".reg .pred inside;\n"
+      ".reg .b32 below;\n"
+      "shfl.sync.up.b32 below|inside, %0, %1, 0, -1;\n"
+      "@inside add.u32 %0, %0, below;\n"
+      "}\n"
+      : "+r"(sum)
+      : "r"(distance));
+}
+
+// One warp turns the masks of a block into entries. values: where the block's are, in bytes from anywhere.
 __device__ __forceinline__ void make_entries(MaskEntry* entries, const unsigned char* masks, std::uint32_t values,
-                                             bool there, int lane) {
-  const uint2 words = there ? reinterpret_cast<const uint2*>(masks)[lane] : make_uint2(0, 0);
+                                             int lane) {
+  const uint2 words = reinterpret_cast<const uint2*>(masks)[lane];
   const unsigned first = __popc(words.x), both = first + __popc(words.y);
   unsigned sum = both;
 #pragma unroll
-  for (int i = 1; i < 32; i *= 2) {
-    const unsigned below = __shfl_up_sync(~0u, sum, i);
-    sum += lane >= i ? below : 0;
-  }
+  for (int i = 1; i < 32; i *= 2) add_from_below(sum, i);
   const unsigned start = values + 2 * (sum - both);
-  reinterpret_cast<uint4*>(entries)[lane] = make_uint4(words.x, start, words.y, start + 2 * first);
+  MaskEntry* to = entries + entry_of(2 * lane);
+  to[0] = {words.x, start};
+  to[2] = {words.y, start + 2 * first};
 }
 
-// A lane's four elements of a chunk.
-struct Nibble {
-  std::uint32_t values;  // address of the first
-  unsigned bits;         // which there are; higher bits belong to other lanes
+// How a lane finds its nibble of a mask word.
+struct NibbleOf {
+  unsigned below;  // bits of the lanes before
+  int turn;        // to bits 3..6, from where one instruction moves them to predicates
+
+  __device__ __forceinline__ explicit NibbleOf(int lane)
+      : below((1u << 4 * (lane % 8)) - 1), turn(4 * (lane % 8) - 3) {}
 };
-__device__ __forceinline__ Nibble nibble_of(const MaskEntry* entries, int chunk, int lane) {
-  const MaskEntry entry = entries[4 * chunk + lane / 8];
-  const int shift = 4 * (lane % 8);
-  return {entry.values + 2 * __popc(entry.mask & ((1u << shift) - 1)), entry.mask >> shift};
-}
 
-// As two registers of an operand A, from shared memory. Written so that a value costs a load and an addition.
-__device__ __forceinline__ uint2 expand_chunk(const MaskEntry* entries, int chunk, int lane) {
-  const Nibble n = nibble_of(entries, chunk, lane);
+// Two registers of an operand A from shared memory. Written so that a value costs a load and an addition.
+__device__ __forceinline__ uint2 expand_chunk(std::uint32_t mask, std::uint32_t values, const NibbleOf& nibble) {
+  const std::uint32_t first = values + 2 * __popc(mask & nibble.below);
+  const std::uint32_t bits = __funnelshift_r(mask, mask, nibble.turn);
   uint2 pairs;
-  asm("{\n"
+  asm volatile(
+      "{\n"
       ".reg .pred p<4>;\n"
       ".reg .b32 at, bit<4>, v<4>;\n"
-      "and.b32 bit0, %3, 1;\n"
-      "and.b32 bit1, %3, 2;\n"
-      "and.b32 bit2, %3, 4;\n"
-      "and.b32 bit3, %3, 8;\n"
+      "and.b32 bit0, %3, 8;\n"
+      "and.b32 bit1, %3, 16;\n"
+      "and.b32 bit2, %3, 32;\n"
+      "and.b32 bit3, %3, 64;\n"
       "setp.ne.u32 p0, bit0, 0;\n"
       "setp.ne.u32 p1, bit1, 0;\n"
       "setp.ne.u32 p2, bit2, 0;\n"
@@ -69,7 +82,7 @@ __device__ __forceinline__ uint2 expand_chunk(const MaskEntry* entries, int chun
       "prmt.b32 %1, v2, v3, 0x5410;\n"
       "}\n"
       : "=r"(pairs.x), "=r"(pairs.y)
-      : "r"(n.values), "r"(n.bits)
+      : "r"(first), "r"(bits)
       : "memory");
   return pairs;
 }
@@ -77,11 +90,11 @@ __device__ __forceinline__ uint2 expand_chunk(const MaskEntry* entries, int chun
 // 32 columns of 16 rows of a bitmap against 8 kTiles tokens.
 template <typename T, int kTiles>
 __device__ __forceinline__ void multiply_bitmap(float (&acc)[kTiles][4], const MaskEntry* entries, int step,
-                                                const uint4 (&x)[kTiles], int lane) {
+                                                const uint4 (&x)[kTiles], const NibbleOf& nibble, int lane) {
 #pragma unroll
   for (int k16 = 0; k16 < 2; ++k16) {
-    const uint2 first = expand_chunk(entries, step * 4 + 2 * k16, lane);
-    const uint2 second = expand_chunk(entries, step * 4 + 2 * k16 + 1, lane);
+    const uint4 two = *reinterpret_cast<const uint4*>(entries + (step * 2 + k16) * 8 + lane / 8 * 2);
+    const uint2 first = expand_chunk(two.x, two.y, nibble), second = expand_chunk(two.z, two.w, nibble);
     const uint4 a = make_uint4(first.x, first.y, second.x, second.y);
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) mma_dense<T>(acc[t], a, k16 ? x[t].z : x[t].x, k16 ? x[t].w : x[t].y);

@@ -6,7 +6,8 @@
 //   masks   64 words: four a chunk, eight lanes a word, four elements a lane
 //   values  of the set bits, in the order of the masks, up to a multiple of 16 bytes
 // or, in nm24, signs and the block of nm24_layout.hpp. A chunk has four elements of every lane, as it needs them for
-// half of a 16 x 16 operand A.
+// half of a 16 x 16 operand A. Columns are permuted as in v of nm24_layout.hpp: lane q of a quad holds columns
+// 8 q .. 8 q + 7 of 32, so that it reads the same columns of x with one load.
 #pragma once
 
 #include "nm24_layout.hpp"
@@ -23,40 +24,39 @@ struct Place {
 };
 // Of element 0..3 of a lane in a chunk, within 16 rows.
 SPARLOW_HD Place place_in_chunk(int chunk, int lane, int element) {
-  return {lane / 4 + 8 * (element / 2), chunk / 2 * 16 + 2 * (lane % 4) + 8 * (chunk % 2) + element % 2};
+  return {lane / 4 + 8 * (element / 2), chunk / 4 * 32 + 8 * (lane % 4) + 2 * (chunk % 4) + element % 2};
 }
 struct MaskBit {
   int word, bit;
 };
 // The way back.
 SPARLOW_HD MaskBit mask_bit(Place p) {
-  const int inner = p.col % 16, lane = p.row % 8 * 4 + inner % 8 / 2, chunk = p.col / 16 * 2 + inner / 8;
+  const int lane = p.row % 8 * 4 + p.col % 32 / 8, chunk = p.col / 32 * 4 + p.col % 8 / 2;
   return {4 * chunk + lane / 8, lane % 8 * 4 + p.row / 8 * 2 + p.col % 2};
 }
 
 // Bit 0..31 of word 0 or 1 of a lane, within 16 rows: neighbouring columns are 16 bits apart.
 SPARLOW_HD Place place_of_sign(int word, int lane, int bit) {
-  const int pair = bit % 16, k16 = 4 * word + pair / 4;
-  return {lane / 4 + 8 * (pair % 2), k16 * 16 + 2 * (lane % 4) + 8 * (pair / 2 % 2) + bit / 16};
+  const int pair = bit % 16, chunk = 8 * word + pair / 2;
+  return {lane / 4 + 8 * (pair % 2), chunk / 4 * 32 + 8 * (lane % 4) + 2 * (chunk % 4) + bit / 16};
 }
 struct SignBit {
   int word, bit;  // word: of the 64 of 16 rows
 };
 SPARLOW_HD SignBit sign_bit(Place p) {
-  const int k16 = p.col / 16, inner = p.col % 16, lane = p.row % 8 * 4 + inner % 8 / 2;
-  return {2 * lane + k16 / 4, k16 % 4 * 4 + inner / 8 * 2 + p.row / 8 + 16 * (inner % 2)};
+  const int lane = p.row % 8 * 4 + p.col % 32 / 8, chunk = p.col / 32 * 4 + p.col % 8 / 2;
+  return {2 * lane + chunk / 8, chunk % 8 * 2 + p.row / 8 + 16 * (p.col % 2)};
 }
 
 // Rank (row) and column of the low half of word `index` of the packed v of the signs.
 SPARLOW_HD Place place_of_sign_v(std::size_t index, int ranks) {
-  const int part = index % 4, step = index / 4 % 4, quad = index / 16 % 4;
-  const std::size_t unit = index / 64;
-  const int rank = static_cast<int>(unit % ranks), block = static_cast<int>(unit / ranks);
-  return {rank, block * kColumnBlock + step * 32 + part / 2 * 16 + 2 * quad + 8 * (part % 2)};
+  constexpr int kWords = kColumnBlock / 2;
+  const int unit = static_cast<int>(index / kWords), pair = static_cast<int>(index % kWords);
+  return {unit % ranks, unit / ranks * kColumnBlock + 2 * pair};
 }
 SPARLOW_HD std::size_t index_of_sign_v(Place p, int ranks) {
-  const int step = p.col / 32 % 4, part = p.col / 16 % 2 * 2 + p.col / 8 % 2, quad = p.col % 8 / 2;
-  return ((static_cast<std::size_t>(p.col / kColumnBlock) * ranks + p.row) * 4 + quad) * 16 + step * 4 + part;
+  return (static_cast<std::size_t>(p.col / kColumnBlock) * ranks + p.row) * (kColumnBlock / 2) +
+         p.col % kColumnBlock / 2;
 }
 
 }  // namespace sparlow::kernels

@@ -22,6 +22,8 @@ struct ManyConsumer {
     barrier_wait(&rings.barriers.weights_full[weights_turn.slot], weights_turn.parity);
     return reinterpret_cast<const uint4*>(rings.weights(weights_turn.slot) + warp / 2 * kBlockBytes) + lane;
   }
+  // Only once products with them are started: while products read shared memory a load from there may wait longer than
+  // it takes to signal the producer and to copy the next weights to its place.
   __device__ __forceinline__ void release_weights() {
     barrier_arrive_warp(&rings.barriers.weights_empty[weights_turn.slot], lane);
     weights_turn.next();
@@ -54,35 +56,49 @@ struct ManyConsumer {
     warpgroup_wait_until<1>();
     pin<Shape::kTiles>(acc);
   }
-  // 128 columns. An operand in registers holds the warp up, so that only the other group hides what a warp does between
-  // products: four follow each other where x need not be given back early, to the blocks of a cluster.
-  __device__ __forceinline__ void block(uint4 (&values)[4], bool started) {
+  // Of 128 columns.
+  struct Weights {
+    uint4 values[4];
+    uint2 positions;
+
+    __device__ __forceinline__ void keep() const {
+#pragma unroll
+      for (const uint4& value : values) keep_until_here(value);
+      keep_until_here(positions);
+    }
+  };
+  // An operand in registers holds the warp up, so that only the other group hides what a warp does between products:
+  // four follow each other where x need not be given back early, to the blocks of a cluster. The last two of the
+  // weights before still run when these begin.
+  __device__ __forceinline__ void block(Weights& now, const Weights& before, bool started) {
     constexpr bool kTogether = Shape::kCluster == 1;
     const uint4* w = acquire_weights();
-    const uint2 positions = reinterpret_cast<const uint2*>(w + kValueUnits)[warp % 2];
+    now.positions = reinterpret_cast<const uint2*>(w + kValueUnits)[warp % 2];
 #pragma unroll
-    for (int s = 0; s < 4; ++s) values[s] = w[(warp % 2 * 4 + s) * 32];
-    release_weights();
+    for (int s = 0; s < 4; ++s) now.values[s] = w[(warp % 2 * 4 + s) * 32];
     const std::uint64_t first = acquire_x();
     std::uint64_t second = kTogether ? acquire_x() : 0;
-    start(values[0], values[1], positions.x, first);
+    start(now.values[0], now.values[1], now.positions.x, first);
     if constexpr (!kTogether) {
       finish_others();
       if (started) release_x();
       second = acquire_x();
     }
-    start(values[2], values[3], positions.y, second);
+    start(now.values[2], now.values[3], now.positions.y, second);
+    release_weights();
     finish_others();
+    before.keep();
     if (kTogether && started) release_x();
     release_x();
   }
   __device__ __forceinline__ void columns(int count) {
     if (count == 0) return;
-    uint4 even[4], odd[4];  // the products still running read the other one
+    Weights even{}, odd{};
     int i = 0;
-    for (; i + 1 < count; i += 2) block(even, i > 0), block(odd, true);
-    if (i < count) block(even, i > 0);
+    for (; i + 1 < count; i += 2) block(even, odd, i > 0), block(odd, even, true);
+    if (i < count) block(even, odd, i > 0);
     finish_columns();
+    even.keep(), odd.keep();
   }
   __device__ __forceinline__ void finish_columns() {
     warpgroup_wait_until<0>();
@@ -111,7 +127,6 @@ struct ManyConsumer {
       uint4 rows[kSteps];
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) rows[s] = first + s < steps ? u[2 * s * 32] : make_uint4(0, 0, 0, 0);
-      release_weights();
       const std::uint64_t high = acquire_x(), low = acquire_x();
       pin<Shape::kTiles>(acc);
       warpgroup_fence();
@@ -121,7 +136,8 @@ struct ManyConsumer {
       warpgroup_commit();
       warpgroup_wait_until<0>();
       pin<Shape::kTiles>(acc);
-      release_x(), release_x();
+      for (const uint4& row : rows) keep_until_here(row);
+      release_weights(), release_x(), release_x();
     }
   }
 };

@@ -20,7 +20,9 @@ struct TShape {
   static constexpr int kThreads = (kWarps + 4) * 32;
   static constexpr int kColumns = 64, kSteps = kColumns / kStep, kTileBytes = kSteps * 1024;  // of a stage
   static constexpr int kXBytes = kTokens * 128, kStageBytes = kXBytes + kRankTiles * kTileBytes;
-  static constexpr int kStages = 200 * 1024 / kStageBytes, kSharedBytes = kStages * kStageBytes + 1024;
+  // A place in the ring belongs to one group: a wait for it could else take the fill before the last for the one meant.
+  static constexpr int kStages = 200 * 1024 / kStageBytes / kGroups * kGroups,
+                       kSharedBytes = kStages * kStageBytes + 1024;
   static_assert(kStageBytes % 1024 == 0 && kSharedBytes <= 227 * 1024);
   static_assert(kTokens * kInnerStride * 4 <= kStages * kStageBytes);  // sums take the place of the ring
 };
@@ -152,6 +154,8 @@ struct TConsumer {
     warpgroup_commit();
     warpgroup_wait_until<0>();
     pin<Shape::kTiles>(acc);
+#pragma unroll
+    for (int k = 0; k < 2 * Shape::kSteps; ++k) keep_until_here(operands[k / 2][k % 2]);
   }
   __device__ __forceinline__ void run() {
     Turn<Shape::kStages> turn{};

@@ -24,6 +24,15 @@ __device__ __forceinline__ void pin(float (&d)[kTiles][4]) {
   for (int i = 0; i < 4 * kTiles; ++i) asm volatile("" : "+f"(d[i / 4][i % 4])::"memory");
 }
 
+// Products read operands in registers while they run, and the compiler takes such registers for others as soon as the
+// products are started: call this with them once the products are waited for.
+__device__ __forceinline__ void keep_until_here(const uint4& operand) {
+  asm volatile("" ::"r"(operand.x), "r"(operand.y), "r"(operand.z), "r"(operand.w));
+}
+__device__ __forceinline__ void keep_until_here(const uint2& positions) {
+  asm volatile("" ::"r"(positions.x), "r"(positions.y));
+}
+
 #define SPARLOW_WGMMA_8(type)                                       \
   asm volatile(                                                     \
       "{ .reg .pred p; setp.ne.b32 p, 1, 0; "                       \

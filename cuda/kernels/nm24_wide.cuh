@@ -33,6 +33,8 @@ __device__ __forceinline__ void multiply_columns(float (&acc)[Shape::kTiles][4],
   warpgroup_commit();
   warpgroup_wait();
   pin<Shape::kTiles>(acc);
+  for (const uint4& value : values) keep_until_here(value);
+  keep_until_here(positions);
 }
 
 template <typename T, typename Shape>

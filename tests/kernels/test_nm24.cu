@@ -367,6 +367,29 @@ void test_nan(std::mt19937& random) {
   }
 }
 
+// Blocks that do one tile after the other give the same bits however they are timed.
+void test_repeat(std::mt19937& random) {
+  using T = __nv_bfloat16;
+  constexpr int tokens = 4097, launches = 60;
+  if (device.arch != 90) return;
+  Layer<T> layer({256}, 768, {64}, random);
+  const std::vector<T> x = make_x<T>(tokens, 768, random);
+  for (int variant = 0; variant < kManyConfigCount; ++variant) {
+    if (kManyConfigs[variant].splits > 1) continue;
+    Nm24Plan plan{};
+    plan.kernel = Nm24Kernel::many, plan.variant = variant, plan.clusters = 40, plan.t_splits = 2, plan.t_tokens = 256;
+    plan.scratch = std::size_t(2) * tokens * many_t_columns(layer.shape);
+    Run<T> run(layer, x, tokens, false, plan, 0);
+    const std::vector<T> first = run.result();
+    ++checks;
+    for (int i = 0; i < launches; ++i) {
+      const std::vector<T> again = run.result();
+      if (std::memcmp(again.data(), first.data(), first.size() * sizeof(T)) != 0)
+        return fail("repeated, many " + std::to_string(variant), i);
+    }
+  }
+}
+
 // A graph of overlapping launches, each reading what the one before wrote, gives the bits of launches one by one.
 void test_chain(int tokens, std::mt19937& random) {
   using T = __nv_bfloat16;
@@ -438,6 +461,7 @@ int main(int argc, char**) {
     test<__nv_bfloat16>({512, 256}, 1024, {64, 64}, {193, 1025}, random);
     test_unpack(70, 260, 5, random), test_unpack(1, 4, 1, random), test_unpack(576, 1536, 64, random);
     test_nan(random);
+    test_repeat(random);
     for (int n : {1, 16, 64, 200}) test_chain(n, random);
   }
   std::printf("%d checks, %d failures\n", checks, failures);

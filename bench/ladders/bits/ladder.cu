@@ -1,6 +1,8 @@
 // Bitmaps and signed terms: configurations of the kernel against float64, cuBLAS bf16 in the same run and the bytes.
 //
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a ladder.cu ../../../cuda/kernels/bits_pack.cu -o ladder
+#include <utility>
+
 #include "../../../cuda/kernels/bits_decode.cuh"
 #include "../../../cuda/kernels/bits_tables.cuh"
 #include "../decode_nm24/harness.cuh"
@@ -54,9 +56,9 @@ __global__ void reference_bits(double* y, const Bf16* x, const Bf16* w, const Bf
 
 struct Bits {
   BitsShape shape{};
-  int copies = 0;
+  int copies = 0, multiprocessors = 0;
   std::size_t bytes = 0;  // of a packed copy
-  BitsPacked packed{};    // copy 0; blocks of the others follow
+  BitsPacked packed{};    // copy 0; the others follow, everything in one piece
   BitsTensors plain{};
   Bf16 *w, *x, *y;
   unsigned char* mail;
@@ -71,6 +73,7 @@ struct Bits {
 
   Bits(int d_out, int d_in, int signs, bool bitmap) {
     const std::size_t n = std::size_t(d_out) * d_in;
+    CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
     plain.meta = take<std::uint8_t>(n / 8), plain.sign_bits = take<std::uint8_t>(n / 8);
     fill_bytes<<<1024, 256>>>(plain.meta, n / 8, 11);
     fill_bytes<<<1024, 256>>>(plain.sign_bits, n / 8, 12);
@@ -100,17 +103,18 @@ struct Bits {
       dense_nm24<<<unsigned(n / 4 / 256), 256>>>(
           w, CheckpointNm24{static_cast<const std::uint16_t*>(plain.values), plain.meta, d_out, d_in});
     const BitsBytes size = bits_bytes(shape);
-    bytes = (size.blocks + 255) / 256 * 256;
+    const auto round = [](std::size_t n) { return (n + 255) / 256 * 256; };
+    bytes = round(size.offsets) + round(size.blocks) + round(size.u) + round(size.v) + round(size.sign_v) +
+            round(size.sign_u);
     copies = int(420e6 / bytes) + 1;
-    packed = {take<std::uint32_t>(size.offsets / 4),
-              take<char>(bytes * copies),
-              take<char>(size.u),
-              take<char>(size.v),
-              take<char>(size.sign_v),
-              take<char>(size.sign_u)};
+    auto* next = take<char>(bytes * copies);
+    const auto piece = [&](std::size_t n) { return std::exchange(next, next + round(n)); };
+    packed.offsets = reinterpret_cast<std::uint32_t*>(piece(size.offsets)), packed.blocks = piece(size.blocks);
+    packed.u = piece(size.u), packed.v = piece(size.v);
+    packed.sign_v = piece(size.sign_v), packed.sign_u = piece(size.sign_u);
     CHECK(bits_pack(shape, plain, packed, take<char>(bits_scratch_bytes(shape)), nullptr));
-    auto* blocks = static_cast<char*>(packed.blocks);
-    for (int c = 1; c < copies; ++c) CHECK(cudaMemcpy(blocks + bytes * c, blocks, bytes, cudaMemcpyDeviceToDevice));
+    auto* first = reinterpret_cast<char*>(packed.offsets);
+    for (int c = 1; c < copies; ++c) CHECK(cudaMemcpy(first + bytes * c, first, bytes, cudaMemcpyDeviceToDevice));
     mail = take<unsigned char>(1 << 22);
     CHECK(cudaMemset(mail, 0, 1 << 22));
     t64 = take<double>(kRank * kMaxTokens), y64 = take<double>(std::size_t(d_out) * kMaxTokens);
@@ -122,16 +126,18 @@ struct Bits {
   BitsArgs args(int copy, int tokens, int tiles) const {
     BitsArgs b{};
     ForwardArgs& a = b.common;
-    a.weights = reinterpret_cast<const uint4*>(static_cast<char*>(packed.blocks) + bytes * copy);
-    a.u = static_cast<const uint4*>(packed.u), a.v = static_cast<const uint4*>(packed.v);
+    const auto of_copy = [&](const void* p) { return static_cast<const char*>(p) + bytes * copy; };
+    a.weights = reinterpret_cast<const uint4*>(of_copy(packed.blocks));
+    a.u = reinterpret_cast<const uint4*>(of_copy(packed.u)), a.v = reinterpret_cast<const uint4*>(of_copy(packed.v));
     a.x = x, a.y = y, a.progress = reinterpret_cast<Progress*>(mail),
     a.t_shares = reinterpret_cast<Mailbox*>(mail + 256);
     a.d_out = shape.d_out, a.d_in = shape.d_in, a.tokens = tokens, a.group_tiles = tiles, a.wide_x = true, a.splits = 1;
     a.column_blocks = blocks(shape.d_in, kColumnBlock), a.rank_steps = kRank / 16, a.parts = 1;
     for (int& end : a.part_end) end = 1 << 30;
-    b.offsets = packed.offsets, b.sign_v = static_cast<const uint4*>(packed.sign_v), b.sign_u = packed.sign_u;
+    b.offsets = reinterpret_cast<const std::uint32_t*>(of_copy(packed.offsets));
+    b.sign_v = reinterpret_cast<const uint4*>(of_copy(packed.sign_v)), b.sign_u = of_copy(packed.sign_u);
     b.sign_rank = shape.sign_rank;
-    b.block_rows = blocks(shape.d_out, rows_of_block(shape)), b.block_capacity = block_capacity(shape);
+    b.block_capacity = block_capacity(shape);
     return b;
   }
   void make_reference(int tokens) {
@@ -156,27 +162,33 @@ struct Bits {
   }
 };
 
-template <bool kBitmap, int kRowTiles, int kTiles, int kWarps, int kStages, int kSigns>
+bool profiling = false;
+
+template <bool kBitmap, int kTiles, int kWarps, int kStages, int kSigns, int kResident = 1>
 void measure(Bits& layer, int tokens, double dense, cudaStream_t stream) {
-  auto kernel = bits_kernel<Bf16, kBitmap, kRowTiles, kTiles, kWarps, kStages, kSigns>;
+  auto kernel = bits_kernel<Bf16, kBitmap, kTiles, kWarps, kStages, kSigns, kResident>;
   const int capacity = layer.args(0, tokens, kTiles).block_capacity;
-  const int shared = kWarps * bits_warp_bytes<kBitmap, kRowTiles, kTiles, kStages>(capacity, tokens);
+  const int shared = kWarps * bits_warp_bytes<kBitmap, kTiles, kStages>(capacity, tokens);
   if (shared > 226 * 1024) return;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 226 * 1024));
   const auto run = [&](int copy, cudaStream_t s) {
     BitsArgs b = layer.args(copy, tokens, kTiles);
-    const int groups = blocks(tokens, 8 * kTiles), rows = blocks(layer.shape.d_out, 16 * kRowTiles) * groups;
-    b.common.first_block = b.common.rank_steps * groups * kInnerSplits;
+    const int groups = blocks(tokens, 8 * kTiles), rows = blocks(layer.shape.d_out, 16 * kRowTiles<kBitmap>) * groups;
+    b.t_units = b.common.rank_steps * groups * kInnerSplits;
+    const int room = kResident < 2 ? 0 : kResident * layer.multiprocessors;
+    b.common.first_block = t_blocks(b.t_units, rows, room);
     b.common.t_users = rows * std::min(kWarps, b.common.rank_steps);
     launch(kernel, dim3(b.common.first_block + rows), kWarps * 32, shared, 1, false, s, b);
   };
   CHECK(cudaMemset(layer.y, 0xff, 2ull * tokens * layer.shape.d_out));
   run(0, stream);
-  const double error = layer.error(tokens), us = microseconds(run, layer.copies, stream);
-  const double moved = layer.bytes + 2. * kRank * (layer.shape.d_out + layer.shape.d_in);
-  std::printf("%s,%dx%d,%d,%d,%d,%d,%d,%d,%d,%.2f,%.2f,%.3f,%.0f,%.2e\n", kBitmap ? "bitmap" : "nm24",
-              layer.shape.d_out, layer.shape.d_in, kSigns, tokens, 16 * kRowTiles, kTiles, kWarps, kStages, shared,
-              dense, us, dense / us, 1e-3 * moved / us, error);
+  const double error = layer.error(tokens);
+  if (profiling) return void(std::printf("%d %d %d %.2e\n", kWarps, kStages, kResident, error));
+  const double us = microseconds(run, layer.copies, stream);
+  const double hot = microseconds([&](int, cudaStream_t s) { run(0, s); }, 24, stream);
+  std::printf("%s,%dx%d,%d,%d,%d,%d,%d,%d,%d,%d,%.2f,%.2f,%.3f,%.0f,%.2f,%.2e\n", kBitmap ? "bitmap" : "nm24",
+              layer.shape.d_out, layer.shape.d_in, kSigns, tokens, 16 * kRowTiles<kBitmap>, kTiles, kWarps, kStages,
+              kResident, shared, dense, us, dense / us, 1e-3 * layer.bytes / us, hot, error);
   std::fflush(stdout);
 }
 
@@ -194,33 +206,57 @@ void shapes(const Cublas& cublas, cudaStream_t stream, const std::vector<int>& t
       const double base = microseconds(
           [&](int c, cudaStream_t) { cublas.linear(dense + n * c, layer.x, layer.y, size[0], size[1], tokens); },
           dense_copies, stream);
-      constexpr int kOne = kBitmap ? 1 : 2;
-      if (tokens <= 8) {
-        if (kBitmap) {
-          measure<kBitmap, kOne, 1, 8, 2, kSigns>(layer, tokens, base, stream);
-          measure<kBitmap, kOne, 1, 16, 1, kSigns>(layer, tokens, base, stream);
-          measure<kBitmap, kOne, 1, 16, 2, kSigns>(layer, tokens, base, stream);
+#define TRY(...) measure<kBitmap, __VA_ARGS__>(layer, tokens, base, stream)
+      if constexpr (!kBitmap) {
+        if (tokens <= 8) {
+          TRY(1, 8, 1, kSigns);
+          TRY(1, 16, 1, kSigns);
+        } else {
+          TRY(2, 8, 1, kSigns);
+          TRY(2, 16, 1, kSigns);
         }
-        measure<kBitmap, 2, 1, 8, 1, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 2, 1, 8, 2, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 2, 1, 16, 1, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 2, 1, 16, 2, kSigns>(layer, tokens, base, stream);
+      } else if (tokens <= 8) {
+        TRY(1, 16, 1, kSigns, 2);
+        TRY(1, 16, 2, kSigns, 2);
+        TRY(1, 8, 1, kSigns, 4);
+        TRY(1, 8, 1, kSigns, 3);
+        TRY(1, 4, 1, kSigns, 8);
+        TRY(1, 4, 1, kSigns, 7);
+        TRY(1, 4, 2, kSigns, 7);
       } else {
-        if (kBitmap) measure<kBitmap, kOne, 2, 8, 1, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 2, 2, 8, 1, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 2, 2, 8, 2, kSigns>(layer, tokens, base, stream);
-        measure<kBitmap, 2, 2, 16, 1, kSigns>(layer, tokens, base, stream);
+        TRY(2, 16, 1, kSigns, 1);
+        TRY(2, 8, 1, kSigns, 3);
+        TRY(2, 4, 1, kSigns, 8);
+        TRY(2, 4, 1, kSigns, 6);
       }
     }
     CHECK(cudaFree(dense));
   }
 }
 
-int main() {
+template <int kSigns>
+void profile(int d_out, int d_in, cudaStream_t stream) {
+  Bits layer(d_out, d_in, kSigns, true);
+  for (int tokens : {1, 4}) {
+    layer.make_reference(tokens);
+    measure<true, 1, 16, 1, kSigns, 2>(layer, tokens, 0, stream);
+    measure<true, 1, 4, 1, kSigns, 8>(layer, tokens, 0, stream);
+    measure<true, 1, 4, 1, kSigns, 7>(layer, tokens, 0, stream);
+  }
+}
+
+int main(int argc, char**) {
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));
+  if (argc > 1) {
+    profiling = true;
+    profile<0>(14336, 4096, stream), profile<1>(14336, 4096, stream), profile<0>(4096, 4096, stream);
+    return 0;
+  }
   const Cublas cublas(stream);
-  std::printf("format,shape,signs,tokens,rows,tiles,warps,stages,shared,dense_us,us,times_dense,gbytes_per_s,error\n");
+  std::printf(
+      "format,shape,signs,tokens,rows,tiles,warps,stages,resident,shared,dense_us,us,times_dense,gbytes_per_s,"
+      "hot_us,error\n");
   shapes<true, 0>(cublas, stream, {1, 2, 4, 8, 16});
   shapes<true, 1>(cublas, stream, {1, 4, 16});
   shapes<false, 1>(cublas, stream, {1, 4, 16});
