@@ -83,6 +83,14 @@ def test_equals_the_library(kind: str, tmp_path: Path) -> None:
     compare(file, write_tokenizer(file, kind, 1000), random_texts(3000, seed=1))
 
 
+@pytest.mark.parametrize("parts", [[], ["NFC"], ["NFC", "NFC"]])
+def test_a_sequence_of_normalizers(parts: list[str], folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    normalizer = {"type": "Sequence", "normalizers": [{"type": part} for part in parts]}
+    file.write_text(json.dumps({**json.loads((folder / "tokenizer.json").read_text()), "normalizer": normalizer}))
+    compare(file, Tokenizer.from_file(str(file)), random_texts(300, seed=2))
+
+
 def test_a_word_as_long_as_a_request(folder: Path) -> None:
     reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
     compare(folder / "tokenizer.json", reference, ["the" * 100_000, " " * 300_000 + "a", "<" * 100_000])
@@ -92,6 +100,10 @@ def test_a_word_as_long_as_a_request(folder: Path) -> None:
     ("change", "message"),
     [
         ({"normalizer": {"type": "Lowercase"}}, "normalizer: Lowercase is not implemented"),
+        (
+            {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Strip"}]}},
+            "normalizer: Strip is not implemented",
+        ),
         ({"pre_tokenizer": {"type": "Metaspace"}}, "pre_tokenizer: Metaspace is not implemented"),
         ({"pre_tokenizer": None}, "pre_tokenizer: none at all is not implemented"),
         ({"decoder": {"type": "WordPiece"}}, "decoder: WordPiece is not implemented"),

@@ -21,9 +21,14 @@ Json read_json(const std::string& file) {
 
 // True for NFC, false for none.
 bool read_normalizer(const Json& entry) {
+  if (entry.is_null()) return false;
   const std::string type = entry.is_object() ? entry.value("type", "") : "";
-  if (!entry.is_null() && type != "NFC") throw std::runtime_error("normalizer: " + type + " is not implemented");
-  return type == "NFC";
+  if (type == "NFC") return true;
+  if (type != "Sequence") throw std::runtime_error("normalizer: " + type + " is not implemented");
+  bool nfc = false;
+  for (const Json& part : entry.at("normalizers"))
+    if (read_normalizer(part)) nfc = true;
+  return nfc;
 }
 
 void check_decoder(const Json& entry) {
