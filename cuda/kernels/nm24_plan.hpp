@@ -31,9 +31,9 @@ enum class Nm24Kernel {
 
 struct Nm24Plan {
   Nm24Kernel kernel;
-  int token_tiles;                 // of 8 tokens, of one block
-  int variant;                     // index into the kernel's compiled configurations
-  int splits;                      // blocks that share rows: a cluster
+  int token_tiles;  // of 8 tokens, of one block
+  int variant;      // index into the kernel's compiled configurations
+  int splits;       // blocks that share rows: a cluster
   // Of the kernel for many tokens:
   int clusters;                    // 0: one for each tile
   int t_splits, t_tokens;          // of blocks that make t beside the tiles; 0: t is made before
