@@ -3,7 +3,7 @@
 //
 //   pack     once per layer: checkpoint layout -> what the kernels read (nm24_layout.hpp)
 //   plan     a pure function of shapes and device: which kernel, how much workspace
-//   forward  one launch, or two for many tokens
+//   forward  one launch, or two or three for many tokens
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -158,9 +158,6 @@ __device__ __forceinline__ std::uint64_t evict_first() {
   return policy;
 }
 
-// What other threads stored and this one may read, the copies it starts now may read as well.
-__device__ __forceinline__ void fence_before_copies() { asm volatile("fence.proxy.async;" ::: "memory"); }
-
 // One thread copies a contiguous piece of global memory; its bytes count towards `b`.
 __device__ __forceinline__ void bulk_copy(void* shared, const void* global, unsigned bytes, Barrier* b,
                                           std::uint64_t policy) {

@@ -1,5 +1,5 @@
-// y = x sᵀ + t uᵀ + bias for many tokens (sm_90a), bound by the matrix units: a block has 128 rows of y for 128 or 256
-// tokens. t = x vᵀ comes from the kernel before (nm24_many_inner.cuh).
+// y = x sᵀ + t uᵀ + bias for many tokens (sm_90a), bound by the matrix units: a block has 128 rows of y for 64 to 256
+// tokens. t = x vᵀ comes from a kernel that runs before (nm24_many_inner.cuh) or beside it (nm24_many_t.cuh).
 //
 // Two warpgroups multiply, 64 rows each, with weights in registers and x in shared memory; one thread fills both rings.
 #pragma once
