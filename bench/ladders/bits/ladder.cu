@@ -147,19 +147,7 @@ struct Bits {
         static_cast<Bf16*>(plain.sign_v), shape.d_out, shape.d_in, tokens, shape.sign_rank);
     CHECK(cudaDeviceSynchronize());
   }
-  double error(int tokens) const {
-    std::vector<Bf16> got(std::size_t(tokens) * shape.d_out);
-    std::vector<double> want(got.size());
-    CHECK(cudaDeviceSynchronize());
-    CHECK(cudaMemcpy(got.data(), y, got.size() * 2, cudaMemcpyDeviceToHost));
-    CHECK(cudaMemcpy(want.data(), y64, want.size() * 8, cudaMemcpyDeviceToHost));
-    double difference = 0, norm = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) {
-      const double d = double(__bfloat162float(got[i])) - want[i];
-      difference += d * d, norm += want[i] * want[i];
-    }
-    return std::sqrt(difference / norm);
-  }
+  double error(int tokens) const { return relative_error(y, y64, std::size_t(tokens) * shape.d_out); }
 };
 
 bool profiling = false;

@@ -175,6 +175,21 @@ struct Cublas {
   }
 };
 
+// Of n results against float64, both on the device.
+inline double relative_error(const Bf16* y, const double* y64, std::size_t n) {
+  std::vector<Bf16> got(n);
+  std::vector<double> want(n);
+  CHECK(cudaDeviceSynchronize());
+  CHECK(cudaMemcpy(got.data(), y, n * 2, cudaMemcpyDeviceToHost));
+  CHECK(cudaMemcpy(want.data(), y64, n * 8, cudaMemcpyDeviceToHost));
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double d = double(__bfloat162float(got[i])) - want[i];
+    difference += d * d, norm += want[i] * want[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
 // A layer of `parts` stacked layers of equal height (q, k, v or gate, up), copy 0 with a checkpoint to check against.
 struct Layer {
   int d_out, d_in, rank, parts, copies;
@@ -252,19 +267,7 @@ struct Layer {
   }
   void poison() { CHECK(cudaMemset(y, 0xff, sizeof(Bf16) * kMaxTokens * d_out)); }
   // ‖y - y64‖ / ‖y64‖; NaN stays NaN.
-  double error(int tokens) const {
-    std::vector<Bf16> got(static_cast<std::size_t>(tokens) * d_out);
-    std::vector<double> want(got.size());
-    CHECK(cudaDeviceSynchronize());
-    CHECK(cudaMemcpy(got.data(), y, got.size() * 2, cudaMemcpyDeviceToHost));
-    CHECK(cudaMemcpy(want.data(), y64, want.size() * 8, cudaMemcpyDeviceToHost));
-    double difference = 0, norm = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) {
-      const double d = double(__bfloat162float(got[i])) - want[i];
-      difference += d * d, norm += want[i] * want[i];
-    }
-    return std::sqrt(difference / norm);
-  }
+  double error(int tokens) const { return relative_error(y, y64, static_cast<std::size_t>(tokens) * d_out); }
   // What has to move: unpadded weights and factors, x and y.
   double bytes(int tokens) const {
     return 2. * (9. / 16 * d_out * d_in + double(d_out) * rank + double(parts) * rank * d_in +
