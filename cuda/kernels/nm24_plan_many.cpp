@@ -32,7 +32,7 @@ struct TTime {
 constexpr TTime kTTimes[] = {{256, .95}, {192, .85}, {128, .72}};
 constexpr double kTEnds = 4.5, kTSplits = 1;  // microseconds of beginning and end, and of adding up splits
 constexpr int kMostTSplits = 8;
-constexpr int kTStep = 64;  // between sizes
+constexpr int kTSmallest = 128, kTStep = 64;  // sizes
 
 struct Times {
   const Nm24Shape& shape;
@@ -66,7 +66,7 @@ struct Times {
 };
 
 // How t is made.
-struct T {
+struct TChoice {
   int splits, tokens;  // 0: before the tiles
   int blocks;          // beside them
   double time;
@@ -79,7 +79,7 @@ struct Candidate {
 };
 
 // `rows` in `rounds` of tiles of one configuration, while t is made.
-double time_of(const Times& times, const T& t, int variant, int rounds, int rows) {
+double time_of(const Times& times, const TChoice& t, int variant, int rounds, int rows) {
   const double tile = times.tile(variant, rounds), products = rounds * tile;
   const double all = std::max(products, times.weights(rows)) + kTie * products;
   if (t.splits == 0) return t.time + all;
@@ -87,7 +87,7 @@ double time_of(const Times& times, const T& t, int variant, int rounds, int rows
 }
 
 // All rows by one configuration.
-Candidate whole(const Times& times, const T& t, int variant) {
+Candidate whole(const Times& times, const TChoice& t, int variant) {
   const ManyConfig& config = kManyConfigs[variant];
   const int clusters = times.clusters(config), late = blocks(t.blocks, config.cluster * config.splits);
   const int rounds = blocks(times.tiles(config, times.row_tiles()) + late, clusters);
@@ -99,7 +99,7 @@ Candidate whole(const Times& times, const T& t, int variant) {
 }
 
 // As many rows as fill whole rounds, the others by another configuration, which fills the device better.
-Candidate in_two(const Times& times, const T& t, int variant, int rest_variant) {
+Candidate in_two(const Times& times, const TChoice& t, int variant, int rest_variant) {
   Candidate found = whole(times, t, variant);
   const ManyConfig &config = kManyConfigs[variant], &other = kManyConfigs[rest_variant];
   const int clusters = times.clusters(config), late = blocks(t.blocks, config.cluster * config.splits);
@@ -119,7 +119,7 @@ void keep_better(Candidate& best, const Candidate& other, double gain) {
   if (other.time > 0 && (best.time == 0 || other.time < gain * best.time)) best = other;
 }
 
-Candidate best_with(const Times& times, const T& t) {
+Candidate best_with(const Times& times, const TChoice& t) {
   Candidate best{};
   for (int variant = 0; variant < kManyConfigCount; ++variant) {
     const ManyConfig& config = kManyConfigs[variant];
@@ -144,7 +144,7 @@ Nm24Plan many_plan(const Nm24Shape& shape, int tokens, const Nm24Device& device)
   const Times times{shape, tokens, device.multiprocessors};
   Candidate best = best_with(times, {0, 0, 0, shape.rank > 0 ? times.t_before() : 0});
   for (const TTime& t : kTTimes) {
-    const bool too_large = t.tokens > kTTimes[2].tokens && tokens <= t.tokens - kTStep;
+    const bool too_large = t.tokens - kTStep >= std::max(tokens, kTSmallest);  // the next smaller one holds all tokens
     for (int splits = 1; splits <= kMostTSplits && shape.rank > 0 && !too_large; splits *= 2) {
       const int t_blocks = times.t_stages() * blocks(tokens, t.tokens) * splits;
       const double time = kTEnds + t.column * times.columns() / splits + (splits > 1 ? kTSplits : 0);
