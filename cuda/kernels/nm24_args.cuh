@@ -40,6 +40,7 @@ struct ForwardArgs {
   int first_block;              // that has rows of y; those before it compute t
   unsigned t_users;             // warps that will call finish_with_t
   int splits;                   // blocks of a cluster, which share rows of y
+  int x_rows;                   // tokens that the wide kernel copies: no more than there are
   bool wide_x;                  // rows of x start at multiples of 16 bytes; else of 8
 
   __device__ __forceinline__ int part_of(int row_block) const {

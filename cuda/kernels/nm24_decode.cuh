@@ -14,19 +14,20 @@ template <typename T, int kTiles>
 __device__ __forceinline__ void multiply_block(float (&acc)[2][kTiles][4], const unsigned char* stage, int tokens,
                                                int lane) {
   const auto* w = reinterpret_cast<const uint4*>(stage) + lane;
-  const uint4 positions = w[kValueUnits];
+  const auto* p = reinterpret_cast<const std::uint32_t*>(stage + kValueUnits * 16) + lane;
+  const std::uint32_t positions[2][2] = {{p[0], p[32]}, {p[64], p[96]}};
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
-    const uint4 upper = w[step * 32], lower = w[(4 + step) * 32];
+    const uint4 upper = load_matrices(w + step * 32), lower = load_matrices(w + (4 + step) * 32);
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
       const uint4 x = load_x(stage + kBlockBytes, t, step, tokens, lane);
       if (step % 2 == 0) {
-        mma_sparse<T, 0>(acc[0][t], upper, x, step < 2 ? positions.x : positions.y);
-        mma_sparse<T, 0>(acc[1][t], lower, x, step < 2 ? positions.z : positions.w);
+        mma_sparse<T, 0>(acc[0][t], upper, x, positions[step / 2][0]);
+        mma_sparse<T, 0>(acc[1][t], lower, x, positions[step / 2][1]);
       } else {
-        mma_sparse<T, 1>(acc[0][t], upper, x, step < 2 ? positions.x : positions.y);
-        mma_sparse<T, 1>(acc[1][t], lower, x, step < 2 ? positions.z : positions.w);
+        mma_sparse<T, 1>(acc[0][t], upper, x, positions[step / 2][0]);
+        mma_sparse<T, 1>(acc[1][t], lower, x, positions[step / 2][1]);
       }
     }
   }

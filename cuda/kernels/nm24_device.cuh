@@ -71,8 +71,7 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// Operand B (32 x 8) of a sparse product from eight rows of shared memory; lane l gives the address of row l % 8,
-// columns 8 (l / 8) .. 8 (l / 8) + 7.
+// Four 8 x 8 matrices from shared memory: lane l gives the address of row l % 8 of matrix l / 8.
 __device__ __forceinline__ uint4 load_matrices(const void* address) {
   uint4 r;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -181,6 +180,15 @@ __device__ __forceinline__ void tensor_copy(void* shared, const CUtensorMap* map
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
           shared_address(shared)),
       "l"(map), "r"(column), "r"(row), "r"(shared_address(b))
+      : "memory");
+}
+
+__device__ __forceinline__ void tensor_copy_boxes(void* shared, const CUtensorMap* map, int c0, int c1, int c2, int c3,
+                                                  int c4, Barrier* b) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %4, %5, %6}], [%7];" ::"r"(shared_address(shared)),
+      "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "r"(shared_address(b))
       : "memory");
 }
 

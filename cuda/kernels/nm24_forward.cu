@@ -57,8 +57,9 @@ cudaError_t launch_wide(ForwardArgs a, bool overlap, cudaStream_t stream) {
       WideShape<kWideConfigs[kConfig].token_tiles, kWideConfigs[kConfig].groups, kWideConfigs[kConfig].stages>;
   const int row_blocks = a.splits * blocks(a.d_out, Shape::kRows) * blocks(a.tokens, Shape::kTokens);
   set_blocks(a, Shape::kInnerTiles, row_blocks, 1);
+  a.x_rows = std::min(a.tokens, Shape::kTokens);  // tensor copies are slow where a box leaves the matrix
   CUtensorMap map;
-  const cudaError_t status = map_rows<T>(a.x, a.d_in, a.tokens, Shape::kTokens, map);
+  const cudaError_t status = map_rows<T>(a.x, a.d_in, a.tokens, a.x_rows, map);
   if (status != cudaSuccess) return status;
   return launch(wide_kernel<T, Shape>, a.first_block + row_blocks, Shape::kThreads, Shape::kSharedBytes, a.splits,
                 overlap, stream, a, map);

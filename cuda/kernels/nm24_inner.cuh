@@ -19,6 +19,13 @@ __device__ __forceinline__ uint4 load_eight(const ForwardArgs& a, int token, int
   return make_uint4(first.x, first.y, second.x, second.y);
 }
 
+// d += v x of 32 columns, of which a lane has eight: of ranks g (upper) and g + 8 (lower) and of token g.
+template <typename T>
+__device__ __forceinline__ void multiply_step(float (&d)[4], const uint4& upper, const uint4& lower, const uint4& x) {
+  mma_dense<T>(d, make_uint4(upper.x, lower.x, upper.y, lower.y), x.x, x.y);
+  mma_dense<T>(d, make_uint4(upper.z, lower.z, upper.w, lower.w), x.z, x.w);
+}
+
 // This warp's share of the columns: every kWarps-th step from `begin` on.
 template <typename T, int kTiles, int kWarps>
 __device__ __forceinline__ void multiply_v(float (&acc)[kTiles][4], const ForwardArgs& a, const uint4* v, int begin,
@@ -30,7 +37,7 @@ __device__ __forceinline__ void multiply_v(float (&acc)[kTiles][4], const Forwar
     for (int n = 0; n < kAtOnce; ++n) {
       const int step = s + n * kWarps;
       if (step >= end) break;
-      rows[n][0] = __ldg(v + step * 64), rows[n][1] = __ldg(v + step * 64 + 32);
+      rows[n][0] = __ldg(v + step * 64), rows[n][1] = __ldg(v + step * 64 + 8);
 #pragma unroll
       for (int t = 0; t < kTiles; ++t)
         x[n][t] = load_eight(a, first_token + 8 * t + lane / 4, step * kStep + 8 * (lane % 4));
@@ -38,10 +45,7 @@ __device__ __forceinline__ void multiply_v(float (&acc)[kTiles][4], const Forwar
 #pragma unroll
     for (int n = 0; n < kAtOnce; ++n)
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        mma_dense<T>(acc[t], rows[n][0], x[n][t].x, x[n][t].y);
-        mma_dense<T>(acc[t], rows[n][1], x[n][t].z, x[n][t].w);
-      }
+      for (int t = 0; t < kTiles; ++t) multiply_step<T>(acc[t], rows[n][0], rows[n][1], x[n][t]);
   }
 }
 
@@ -99,7 +103,7 @@ __device__ __forceinline__ void inner_block(const ForwardArgs& a, int index, uns
   const unsigned stamp = stamp_of(a);
   if (warp < kWarps) {
     float acc[kTiles][4] = {};
-    multiply_v<T, kTiles, kWarps>(acc, a, a.v + static_cast<std::size_t>(rank_tile) * steps * 64 + lane,
+    multiply_v<T, kTiles, kWarps>(acc, a, a.v + static_cast<std::size_t>(rank_tile) * steps * 64 + v_unit(lane),
                                   steps * split / kInnerSplits + warp, steps * (split + 1) / kInnerSplits,
                                   8 * first_tile, lane);
 #pragma unroll

@@ -31,12 +31,12 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, int threads, int sh
   return cudaLaunchKernelEx(&config, kernel, values...);
 }
 
-// What a tensor copy reads: up to three dimensions of 16-bit elements, contiguous along the first.
+// What a tensor copy reads: up to five dimensions of 16-bit elements, contiguous along the first.
 struct Boxes {
   const void* data;
   cuuint32_t dimensions;
-  cuuint64_t size[3], stride[2];  // elements; bytes
-  cuuint32_t box[3];
+  cuuint64_t size[5], stride[4];  // elements; bytes
+  cuuint32_t box[5];
   CUtensorMapSwizzle swizzle;
 };
 
@@ -51,7 +51,7 @@ cudaError_t map_boxes(const Boxes& boxes, CUtensorMap& map) {
     return status == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<Encode>(entry) : nullptr;
   }();
   if (!encode) return cudaErrorNotSupported;
-  constexpr cuuint32_t step[] = {1, 1, 1};
+  constexpr cuuint32_t step[] = {1, 1, 1, 1, 1};
   constexpr bool bf16 = std::is_same_v<T, __nv_bfloat16>;
   const CUresult status =
       encode(&map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, boxes.dimensions,

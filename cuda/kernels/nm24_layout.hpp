@@ -2,14 +2,17 @@
 // contiguous 16-byte loads. Everything here is arithmetic on indices, shared by the packing kernels, the host
 // packing and the tests; no CUDA needed.
 //
-// One unit is 16 bytes: what one lane holds of one operand. lane = 4 g + q, g = 0..7, q = 0..3.
+// One unit is 16 bytes. Of operands that lanes load, it is what one lane holds: lane = 4 g + q, g = 0..7, q = 0..3.
 //
 //   weights  [row block of 32][column block of 128][288 units]
-//            units 0..255: (tile t of 16 rows, step s of 32 columns, lane) -> the kept pairs of four groups of four
-//            units 256..287: (lane) -> their positions
+//            units 0..255: (tile t of 16 rows, step s of 32 columns) -> four matrices of 8 rows x 16 bytes, the kept
+//            pairs of four groups of four each: upper rows, lower rows; the same of the other four groups. A warp has
+//            them by ldmatrix, a warpgroup straight from shared memory
+//            units 256..287: (half of the columns, tile, lane) -> a word of their positions
 //   u        [row block of 32][step of 16 ranks][tile t][lane]      operand A of a dense m16n8k16 product
-//   v        [tile of 16 ranks][step of 32 columns][half][lane]     likewise, columns permuted: lane q of a quad holds
-//            columns 8 q .. 8 q + 7 of the step, so that it reads the same columns of x with one load
+//   v        [tile of 16 ranks][chunk of 8 columns][rank]           eight columns of one rank: 128 bytes are the 8 x 8
+//            blocks that products of whole warpgroups take from shared memory. Lanes that load operands themselves
+//            have chunk q of a step of 32 columns for ranks g and g + 8, as they have the same columns of x by one load
 //
 // Rows, columns and ranks are padded with zeros to whole blocks.
 #pragma once
@@ -27,6 +30,7 @@ namespace sparlow::kernels {
 
 constexpr int kRowBlock = 32, kColumnBlock = 128, kRankBlock = 16;
 constexpr int kStep = 32;                            // columns of one sparse matrix instruction
+constexpr int kChunk = 8;                            // columns of one unit of v
 constexpr int kBlockUnits = 288, kValueUnits = 256;  // of one 32 x 128 block of weights
 constexpr int kBlockBytes = kBlockUnits * 16;        // 9/16 of the dense block
 
@@ -67,21 +71,20 @@ struct Dense16 {
   }
 };
 
-// Word 0..3 of a unit holds rows g, g + 8, g, g + 8 and the first, first, second, second half of the columns.
+// Word 0..3 of a lane holds rows g, g + 8, g, g + 8 and the first, first, second, second half of the columns.
 SPARLOW_HD int word_row(int lane, int word) { return lane / 4 + 8 * (word % 2); }
 
-SPARLOW_HD std::uint32_t weight_value_word(const CheckpointNm24& s, int row_block, int column_block, int unit,
-                                           int word) {
-  const int lane = unit % 32, step = unit / 32 % 4, tile = unit / 128;
+// Of a block, 0 .. 4 kValueUnits - 1.
+SPARLOW_HD std::uint32_t weight_value_word(const CheckpointNm24& s, int row_block, int column_block, int index) {
+  const int lane = index % 32, word = index / 32 % 4, step = index / 128 % 4, tile = index / 512;
   const int group = (column_block * kColumnBlock + step * kStep) / 4 + lane % 4 + 4 * (word / 2);
   return s.pair(row_block * kRowBlock + tile * 16 + word_row(lane, word), group);
 }
 
-// Word 2 t + p: tile t, steps 2 p (from lanes 0, 1 of a quad) and 2 p + 1 (from lanes 2, 3). Of the pair of lanes the
-// even one has columns 0..15 of the step, the odd one 16..31; low half row g, high half row g + 8.
-SPARLOW_HD std::uint32_t weight_position_word(const CheckpointNm24& s, int row_block, int column_block, int lane,
-                                              int word) {
-  const int tile = word / 2, step = 2 * (word % 2) + lane % 4 / 2;
+// Of a half, steps 0 (from lanes 0, 1 of a quad) and 1 (from lanes 2, 3). Of the pair of lanes the even one has columns
+// 0..15 of the step, the odd one 16..31; low half row g, high half row g + 8.
+SPARLOW_HD std::uint32_t weight_position_word(const CheckpointNm24& s, int row_block, int column_block, int index) {
+  const int lane = index % 32, tile = index / 32 % 2, step = 2 * (index / 64) + lane % 4 / 2;
   const int group = (column_block * kColumnBlock + step * kStep) / 4 + 4 * (lane % 2);
   const int row = row_block * kRowBlock + tile * 16 + lane / 4;
   std::uint32_t bits = 0;
@@ -92,12 +95,13 @@ SPARLOW_HD std::uint32_t weight_position_word(const CheckpointNm24& s, int row_b
 
 // index counts the words of the packed weights.
 SPARLOW_HD std::uint32_t weight_word(const CheckpointNm24& s, std::size_t index) {
-  const int word = index % 4, unit = index / 4 % kBlockUnits;
-  const std::size_t block = index / 4 / kBlockUnits;
+  constexpr int kValueWords = 4 * kValueUnits;
+  const int word = index % (4 * kBlockUnits);
+  const std::size_t block = index / (4 * kBlockUnits);
   const int columns = blocks(s.d_in, kColumnBlock);
   const int row_block = static_cast<int>(block / columns), column_block = static_cast<int>(block % columns);
-  return unit < kValueUnits ? weight_value_word(s, row_block, column_block, unit, word)
-                            : weight_position_word(s, row_block, column_block, unit - kValueUnits, word);
+  return word < kValueWords ? weight_value_word(s, row_block, column_block, word)
+                            : weight_position_word(s, row_block, column_block, word - kValueWords);
 }
 
 // rank: of the packed matrix; u may have fewer columns.
@@ -109,12 +113,17 @@ SPARLOW_HD std::uint32_t u_word(const Dense16& u, int rank, std::size_t index) {
                 step * kRankBlock + 2 * (lane % 4) + 8 * (word / 2));
 }
 
+SPARLOW_HD int v_chunks(int d_in) { return blocks(d_in, kColumnBlock) * (kColumnBlock / kChunk); }
+
 SPARLOW_HD std::uint32_t v_word(const Dense16& v, std::size_t index) {
-  const int word = index % 4, lane = index / 4 % 32, half = index / 128 % 2;
-  const int steps = blocks(v.cols, kColumnBlock) * (kColumnBlock / kStep);
-  const int step = index / 256 % steps, tile = static_cast<int>(index / 256 / steps);
-  return v.pair(tile * kRankBlock + word_row(lane, word), step * kStep + 8 * (lane % 4) + 4 * half + 2 * (word / 2));
+  const int word = index % 4, row = index / 4 % kRankBlock;
+  const std::size_t column = index / 4 / kRankBlock;
+  const int chunks = v_chunks(v.cols);
+  const int chunk = static_cast<int>(column % chunks), tile = static_cast<int>(column / chunks);
+  return v.pair(tile * kRankBlock + row, chunk * kChunk + 2 * word);
 }
+// Of the units of a step of 32 columns, the one with a lane's columns of rank g; that of rank g + 8 is 8 further.
+SPARLOW_HD int v_unit(int lane) { return lane % 4 * kRankBlock + lane / 4; }
 
 // The way back: which packed word holds a pair of the checkpoint, for the exact inverse of packing.
 struct PackedNm24 {
@@ -127,12 +136,12 @@ struct PackedNm24 {
   SPARLOW_HD std::uint32_t pair(int row, int group) const {
     const int tile = row / 16 % 2, step = group / 8 % 4, lane = row % 8 * 4 + group % 4;
     const int word = row / 8 % 2 + 2 * (group / 4 % 2);
-    return words[(block_of(row, group) * kBlockUnits + (tile * 4 + step) * 32 + lane) * 4 + word];
+    return words[block_of(row, group) * (4 * kBlockUnits) + ((tile * 4 + step) * 4 + word) * 32 + lane];
   }
   SPARLOW_HD std::uint32_t nibble(int row, int group) const {
     const int tile = row / 16 % 2, step = group / 8 % 4, lane = row % 8 * 4 + step % 2 * 2 + group / 4 % 2;
     const std::uint32_t bits =
-        words[(block_of(row, group) * kBlockUnits + kValueUnits + lane) * 4 + 2 * tile + step / 2];
+        words[4 * (block_of(row, group) * kBlockUnits + kValueUnits) + (step / 2 * 2 + tile) * 32 + lane];
     return bits >> (row / 8 % 2 * 16 + 4 * (group % 4)) & 15;
   }
   // Byte `byte` of a row of the checkpoint's meta.
@@ -152,10 +161,8 @@ SPARLOW_HD std::uint16_t u_element(const std::uint32_t* words, int rank, int row
   return half_of(words[(unit * 32 + lane) * 4 + word], column % 2);
 }
 SPARLOW_HD std::uint16_t v_element(const std::uint32_t* words, int d_in, int row, int column) {
-  const int inner = column % kStep, lane = row % 8 * 4 + inner / 8, word = row / 8 % 2 + 2 * (inner / 2 % 2);
-  const std::size_t steps = static_cast<std::size_t>(blocks(d_in, kColumnBlock)) * (kColumnBlock / kStep);
-  const std::size_t unit = (row / kRankBlock * steps + column / kStep) * 2 + inner / 4 % 2;
-  return half_of(words[(unit * 32 + lane) * 4 + word], column % 2);
+  const std::size_t chunk = static_cast<std::size_t>(row / kRankBlock) * v_chunks(d_in) + column / kChunk;
+  return half_of(words[(chunk * kRankBlock + row % kRankBlock) * 4 + column % kChunk / 2], column % 2);
 }
 
 SPARLOW_HD std::size_t weight_words(int d_out, int d_in) {
@@ -165,7 +172,7 @@ SPARLOW_HD std::size_t u_words(int d_out, int rank) {
   return static_cast<std::size_t>(blocks(d_out, kRowBlock)) * blocks(rank, kRankBlock) * 256;
 }
 SPARLOW_HD std::size_t v_words(int rank, int d_in) {
-  return static_cast<std::size_t>(blocks(rank, kRankBlock)) * blocks(d_in, kColumnBlock) * (kColumnBlock / kStep) * 256;
+  return static_cast<std::size_t>(blocks(rank, kRankBlock)) * v_chunks(d_in) * kRankBlock * 4;
 }
 
 }  // namespace sparlow::kernels

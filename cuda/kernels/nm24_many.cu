@@ -22,9 +22,9 @@ cudaError_t launch_inner(const ManyInnerArgs& a, int stages, bool overlap, cudaS
 template <typename T, int kTokens>
 cudaError_t launch_beside(const ManyInnerArgs& inner, int tiles, int stages, int splits, bool overlap,
                           cudaStream_t stream) {
-  const TArgs a{inner, splits, std::min(inner.tokens, kTokens)};
+  const TArgs a{inner, splits, std::min(inner.tokens, kTokens), tiles, std::min(tiles, kRankTiles)};
   TMaps maps;
-  const cudaError_t status = map_t<T, TShape<kTokens>>(a, tiles, maps);
+  const cudaError_t status = map_t<T, TShape<kTokens>>(a, maps);
   if (status != cudaSuccess) return status;
   const int cluster = std::max(splits, 2), grid = blocks(blocks(inner.tokens, kTokens) * splits, cluster) * cluster;
   return launch(many_t_kernel<T, kTokens>, dim3(grid, stages), TShape<kTokens>::kThreads, TShape<kTokens>::kSharedBytes,
@@ -43,7 +43,9 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& 
   if (plan.t_splits > 0) {
     const auto beside = plan.t_tokens == 128   ? launch_beside<T, 128>
                         : plan.t_tokens == 192 ? launch_beside<T, 192>
-                                               : launch_beside<T, 256>;
+                        : plan.t_tokens == 256 ? launch_beside<T, 256>
+                                               : nullptr;
+    if (!beside) return cudaErrorInvalidValue;
     return beside(a, shape.parts * a.rank_steps, stages, plan.t_splits, call.overlap, stream);
   }
   // The more tokens a block has, the less often v is read; the fewer, the more blocks there are.
@@ -53,9 +55,8 @@ cudaError_t inner(const Nm24Shape& shape, const Nm24Plan& plan, const Nm24Call& 
 
 ManyArgs make_args(const Nm24Shape& shape, const Nm24Call& call) {
   ManyArgs a{};
-  a.u = static_cast<const uint4*>(call.u);
   a.bias = call.bias, a.y = call.y, a.d_out = shape.d_out(), a.tokens = call.tokens;
-  a.column_blocks = blocks(shape.d_in, kColumnBlock), a.rank_steps = blocks(shape.rank, kRankBlock);
+  a.columns = blocks(shape.d_in, kManyColumns), a.rank_steps = blocks(shape.rank, kRankBlock);
   a.t_columns = many_t_columns(shape);
   int rows = 0;
   for (int p = 0; p < kMaxParts - 1; ++p) {
@@ -78,10 +79,38 @@ struct Rows {
   bool rest_follows, is_rest;
 };
 
+// Values so that a box has all row groups of 8 for the same columns one after the other: lines of 8 rows x 16 bytes,
+// by row group of a tile, tile, row block, and 16-byte columns of all blocks in a row.
+template <typename T>
+cudaError_t map_values(const void* weights, int row_blocks, int column_blocks, int box_row_blocks, CUtensorMap& map) {
+  constexpr int kTileBytes = kValueUnits * 16 / 2, kPair = 2 * kLine;
+  const auto row_bytes = static_cast<cuuint64_t>(column_blocks) * kBlockBytes;
+  return map_boxes<T>({weights,
+                       5,
+                       {kLine / 2, 2, 2, static_cast<cuuint64_t>(row_blocks), row_bytes / kPair},
+                       {kLine, kTileBytes, row_bytes, kPair},
+                       {kLine / 2, 2, 2, static_cast<cuuint32_t>(box_row_blocks), 4},
+                       CU_TENSOR_MAP_SWIZZLE_NONE},
+                      map);
+}
+
+template <typename T, typename Shape>
+cudaError_t map_packed(const Nm24Shape& shape, const Nm24Call& call, ManyMaps& maps) {
+  const int rows = blocks(shape.d_out(), kRowBlock), columns = blocks(shape.d_in, kColumnBlock);
+  cudaError_t status = map_values<T>(call.weights, rows, columns, Shape::kRowBlocks, maps.values);
+  if (status == cudaSuccess)
+    status = map_lines<T>(call.weights, columns * kBlockLines, rows, 2, Shape::kRowBlocks, maps.positions);
+  maps.u = maps.positions;
+  if (status == cudaSuccess && shape.rank > 0)
+    status = map_lines<T>(call.u, blocks(shape.rank, kRankBlock) * kRankStepLines, rows,
+                          kRankStageSteps * kRankStepLines, Shape::kRowBlocks, maps.u);
+  return status;
+}
+
 template <typename T, int kConfig>
 cudaError_t outer(const Nm24Shape& shape, const Rows& rows, const Nm24Call& call, cudaStream_t stream) {
   constexpr ManyConfig config = kManyConfigs[kConfig];
-  using Shape = ManyShape<config.tokens, config.cluster, config.splits, config.x_stages, config.weight_stages>;
+  using Shape = ManyShape<config.tokens, config.cluster, config.splits, config.stages, config.step>;
   ManyArgs a = make_args(shape, call);
   ManyMaps maps;
   // Tensor copies are slow where a box leaves the matrix.
@@ -91,9 +120,7 @@ cudaError_t outer(const Nm24Shape& shape, const Rows& rows, const Nm24Call& call
   maps.t = maps.x;
   if (status == cudaSuccess && shape.rank > 0)
     status = map_rows<T>(call.scratch, shape.parts * a.t_columns, call.tokens, a.x_rows, maps.t);
-  if (status == cudaSuccess)
-    status = map_lines<T>(call.weights, a.column_blocks * kBlockLines, blocks(a.d_out, kRowBlock), kBlockLines,
-                          Shape::kRowBlocks, maps.weights);
+  if (status == cudaSuccess) status = map_packed<T, Shape>(shape, call, maps);
   if (status != cudaSuccess) return status;
   a.first_row_tile = rows.first, a.row_tiles = rows.count;
   a.rest_follows = rows.rest_follows, a.is_rest = rows.is_rest;

@@ -1,7 +1,7 @@
 // y = x sᵀ + t uᵀ + bias for many tokens (sm_90a), bound by the matrix units: a block has 128 rows of y for 64 to 256
 // tokens. t = x vᵀ comes from a kernel that runs before (nm24_many_inner.cuh) or beside it (nm24_many_t.cuh).
 //
-// Two warpgroups multiply, 64 rows each, with weights in registers and x in shared memory; one thread fills both rings.
+// Two warpgroups multiply, 64 rows each, with weights and x in shared memory; three threads fill the ring.
 #pragma once
 
 #include "nm24_many_consume.cuh"
@@ -15,9 +15,9 @@ __device__ __forceinline__ void many_block(const ManyArgs& a, const ManyMaps& ma
   extern __shared__ unsigned char raw[];
   __shared__ ManyBarriers<Shape> barriers;
   unsigned char* shared = raw + (1024 - shared_address(raw) % 1024) % 1024;
-  const ManyRings<Shape> rings{shared, barriers};
+  const ManyRing<Shape> ring{shared, barriers};
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = warp / 4;
-  if (threadIdx.x == 0) rings.init();
+  if (threadIdx.x == 0) ring.init();
   __syncthreads();
   if constexpr (Shape::kCluster > 1)
     cluster_arrive_relaxed(), cluster_wait();  // barriers exist before they are signalled
@@ -25,10 +25,12 @@ __device__ __forceinline__ void many_block(const ManyArgs& a, const ManyMaps& ma
   auto* sums = reinterpret_cast<float*>(shared);
   if (group == 2) {
     fewer_registers<Shape::kSmall ? 48 : 72>();
-    if (warp == 8 && lane == 0) ManyProducer<Shape>{a, maps, rings, schedule}.run();
+    if (warp == 8 && lane == 0) ManyProducer<Shape, ManyRole::x>{a, maps, ring, schedule}.run();
+    if (warp == 9 && lane == 0) ManyProducer<Shape, ManyRole::values>{a, maps, ring, schedule}.run();
+    if (warp == 10 && lane == 0) ManyProducer<Shape, ManyRole::positions>{a, maps, ring, schedule}.run();
   } else {
     more_registers<Shape::kSmall ? 168 : 216>();
-    ManyConsumer<T, Shape> consumer{a, rings, warp, lane};
+    ManyConsumer<T, Shape> consumer{a, ring, warp, lane};
     for (ManyWork work; schedule.next(work);) {
       consumer.multiply(work);
       if constexpr (Shape::kSplits == 1) consumer.finish(work, schedule);

@@ -42,7 +42,7 @@ struct ManyInnerStep {
 template <typename T, int kTiles>
 struct ManyInner {
   const ManyInnerArgs& a;
-  const uint4* v;  // of the first rank tile, this lane
+  const uint4* v;  // of the first rank tile, this lane's unit
   int rank_tiles;  // that exist, up to kRankTiles
   int first_token, lane;
 
@@ -51,7 +51,7 @@ struct ManyInner {
     for (int r = 0; r < kRankTiles; ++r)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        to.v[r][half] = r < rank_tiles ? __ldg(v + (static_cast<std::size_t>(r) * a.steps + step) * 64 + 32 * half)
+        to.v[r][half] = r < rank_tiles ? __ldg(v + (static_cast<std::size_t>(r) * a.steps + step) * 64 + 8 * half)
                                        : make_uint4(0, 0, 0, 0);
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
@@ -65,10 +65,7 @@ struct ManyInner {
 #pragma unroll
     for (int r = 0; r < kRankTiles; ++r)
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        mma_dense<T>(acc[r][t], s.v[r][0], s.x[t].x, s.x[t].y);
-        mma_dense<T>(acc[r][t], s.v[r][1], s.x[t].z, s.x[t].w);
-      }
+      for (int t = 0; t < kTiles; ++t) multiply_step<T>(acc[r][t], s.v[r][0], s.v[r][1], s.x[t]);
   }
   // Every `stride`-th step.
   __device__ __forceinline__ void run(float (&acc)[kRankTiles][kTiles][4], int begin, int end, int stride) const {
@@ -153,7 +150,7 @@ __global__ void __launch_bounds__(kManyInnerWarps * 32, 4) many_inner_kernel(con
   const int rank_tile = stage / a.stages_per_part * a.rank_steps + first_rank_step;
   wait_for_previous_kernel();
   allow_next_kernel();  // not earlier: who starts then may read what was there before
-  const ManyInner<T, kTiles> inner{a, a.v + static_cast<std::size_t>(rank_tile) * a.steps * 64 + lane,
+  const ManyInner<T, kTiles> inner{a, a.v + static_cast<std::size_t>(rank_tile) * a.steps * 64 + v_unit(lane),
                                    min(a.rank_steps - first_rank_step, kRankTiles),
                                    first_token + token_warp * 8 * kTiles, lane};
   float acc[kRankTiles][kTiles][4] = {};

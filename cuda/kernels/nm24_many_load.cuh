@@ -1,5 +1,5 @@
-// How a block of the many-token kernel gets its operands: two rings, of x (64 columns a stage) and of weights (128),
-// and the thread that fills them. Blocks of a cluster have the same tokens: each copies its share of x into all.
+// How a block of the many-token kernel gets its operands: a ring of stages of 64 columns and the thread that fills it.
+// Blocks of a cluster that share x have the same tokens: each copies its share of x into all.
 #pragma once
 
 #include "nm24_many_work.cuh"
@@ -12,6 +12,12 @@ namespace sparlow::kernels {
 // Says that products are done with shared memory, which needs no fence; one for the cluster would take a microsecond.
 __device__ __forceinline__ void barrier_arrive_in_cluster(Barrier* b, unsigned rank) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address_in_cluster(b, rank)) : "memory");
+}
+// barrier_arrive_warp for all blocks of a cluster.
+template <int kCluster>
+__device__ __forceinline__ void barrier_arrive_warp_in_cluster(Barrier* b, int lane) {
+  __syncwarp();
+  for (int i = lane; i < kCluster * kWarpArrivals; i += 32) barrier_arrive_in_cluster(b, i % kCluster);
 }
 // To the same place in every block of `blocks`, one bit each; bytes count towards the barrier of each.
 __device__ __forceinline__ void tensor_copy_to_cluster(void* shared, const CUtensorMap* map, int column, int row,
@@ -38,30 +44,30 @@ template <int kRegisters>
 __device__ __forceinline__ void fewer_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
+// Who copies what. To start a copy and to wait for its turn takes a thread longer than a small tile's products take.
+enum class ManyRole { x, values, positions };
+constexpr int kManyProducers = 3;
+
 template <typename Shape>
 struct ManyBarriers {
-  Barrier x_full[Shape::kXStages], x_empty[Shape::kXStages];
-  Barrier weights_full[Shape::kWeightStages], weights_empty[Shape::kWeightStages];
+  Barrier full[Shape::kStages], empty[Shape::kStages];
 };
 
-// Stage i of either ring: of x two for each of the weights.
 template <typename Shape>
-struct ManyRings {
+struct ManyRing {
   unsigned char* memory;
   ManyBarriers<Shape>& barriers;
 
   __device__ __forceinline__ void init() const {
-    for (int s = 0; s < Shape::kXStages; ++s)
-      barrier_init(&barriers.x_full[s], 1), barrier_init(&barriers.x_empty[s], Shape::kWarps * Shape::kCluster);
-    for (int s = 0; s < Shape::kWeightStages; ++s)
-      barrier_init(&barriers.weights_full[s], 1),
-          barrier_init(&barriers.weights_empty[s], Shape::kWarps * kWarpArrivals);
+    for (int s = 0; s < Shape::kStages; ++s)
+      barrier_init(&barriers.full[s], kManyProducers),
+
+          barrier_init(&barriers.empty[s], Shape::kWarps * Shape::kCluster * kWarpArrivals);
     barrier_init_done();
   }
-  __device__ __forceinline__ unsigned char* x(int slot) const { return memory + slot * Shape::kXBytes; }
-  __device__ __forceinline__ unsigned char* weights(int slot) const {
-    return memory + Shape::kXStages * Shape::kXBytes + slot * Shape::kWeightBytes;
-  }
+  __device__ __forceinline__ unsigned char* x(int slot) const { return memory + slot * Shape::kStageBytes; }
+  __device__ __forceinline__ unsigned char* values(int slot) const { return x(slot) + Shape::kXBytes; }
+  __device__ __forceinline__ unsigned char* positions(int slot) const { return values(slot) + Shape::kValueBytes; }
 };
 
 // A place in a ring and how often it came round.
@@ -74,73 +80,69 @@ struct Turn {
   }
 };
 
-// One thread.
-template <typename Shape>
+// One thread of each role. Rows and ranks past the end come as zeros.
+template <typename Shape, ManyRole kRole>
 struct ManyProducer {
+  static constexpr bool kX = kRole == ManyRole::x, kValues = kRole == ManyRole::values;
   const ManyArgs& a;
   const ManyMaps& maps;
-  const ManyRings<Shape>& rings;
+  const ManyRing<Shape>& ring;
   ManySchedule<Shape> schedule;
   ManyWork work{};
-  Turn<Shape::kXStages> x_turn{};
-  Turn<Shape::kWeightStages> weights_turn{};
-  int last_row_block = blocks(a.d_out, kRowBlock) - 1;
+  Turn<Shape::kStages> turn{};
 
-  __device__ __forceinline__ Barrier* next_weights(int bytes) {
-    Barrier* full = &rings.barriers.weights_full[weights_turn.slot];
-    barrier_wait(&rings.barriers.weights_empty[weights_turn.slot], weights_turn.parity ^ 1);
+  __device__ __forceinline__ Barrier* next_stage(int bytes) {
+    Barrier* full = &ring.barriers.full[turn.slot];
+    barrier_wait(&ring.barriers.empty[turn.slot], turn.parity ^ 1);
     barrier_expect(full, bytes);
     return full;
   }
-  // Rows past the end come as zeros and are not stored.
-  __device__ __forceinline__ void copy_weights(int column) {
-    Barrier* full = next_weights(Shape::kWeightBytes);
-    tensor_copy_lines(rings.weights(weights_turn.slot), &maps.weights, column * kBlockLines, work.first_row_block,
-                      full);
-    weights_turn.next();
-  }
-  // Rows past the end are read again and not stored.
-  __device__ __forceinline__ void copy_u(int step) {
-    const int bytes = min(a.rank_steps - step, kRankStage / kRankBlock) * 1024;
-    Barrier* full = next_weights(Shape::kRowBlocks * bytes);
-    for (int r = 0; r < Shape::kRowBlocks; ++r) {
-      const std::size_t row = min(work.first_row_block + r, last_row_block);
-      bulk_copy(rings.weights(weights_turn.slot) + r * kBlockBytes, a.u + (row * a.rank_steps + step) * 64, bytes,
-                full);
-    }
-    weights_turn.next();
-  }
   __device__ __forceinline__ void copy_x(const CUtensorMap* map, int column) {
-    const int slot = x_turn.slot;
-    Barrier* full = &rings.barriers.x_full[slot];
-    barrier_wait(&rings.barriers.x_empty[slot], x_turn.parity ^ 1);
-    barrier_expect(full, Shape::kCluster * a.x_rows * 128);
-    if constexpr (Shape::kCluster == 1) tensor_copy(rings.x(slot), map, column, work.first_token, full);
+    Barrier* full = next_stage(Shape::kCluster * a.x_rows * 128);
+    unsigned char* x = ring.x(turn.slot);
+    if constexpr (Shape::kCluster == 1) tensor_copy(x, map, column, work.first_token, full);
     else
-      tensor_copy_to_cluster(rings.x(slot) + schedule.rank * a.x_rows * 128, map, column,
+      tensor_copy_to_cluster(x + schedule.rank * a.x_rows * 128, map, column,
                              work.first_token + schedule.rank * a.x_rows, full, (1 << Shape::kCluster) - 1);
-    x_turn.next();
   }
-  __device__ __forceinline__ void columns() {
-    for (int i = work.first_column; i < work.last_column; ++i)
-      copy_weights(i), copy_x(&maps.x, i * kColumnBlock), copy_x(&maps.x, i * kColumnBlock + 64);
-  }
-  __device__ __forceinline__ void ranks() {
-    for (int step = 0; step < work.rank_steps; step += kRankStage / kRankBlock) {
-      const int column = work.part * a.t_columns + 2 * step * kRankBlock;
-      copy_u(step), copy_x(&maps.t, column), copy_x(&maps.t, column + kRankStage);
+  __device__ __forceinline__ void copy_columns(int i) {
+    const int block = i / 2, half = i % 2;
+    if constexpr (kX) {
+      copy_x(&maps.x, i * kManyColumns);
+    } else if constexpr (kValues) {
+      Barrier* full = next_stage(Shape::kValueBytes);
+      tensor_copy_boxes(ring.values(turn.slot), &maps.values, 0, 0, 0, work.first_row_block,
+                        block * kBlockPairs + half * 4, full);
+    } else {
+      Barrier* full = next_stage(Shape::kPositionBytes);
+      tensor_copy_lines(ring.positions(turn.slot), &maps.positions, block * kBlockLines + kValueLines + half * 2,
+                        work.first_row_block, full);
     }
+    turn.next();
+  }
+  // t is a sum of two: as many columns of either.
+  __device__ __forceinline__ void copy_ranks(int step, int half) {
+    if constexpr (kX) {
+      copy_x(&maps.t, work.part * a.t_columns + 2 * step * kRankBlock + half * kRankStage);
+    } else if constexpr (kValues) {
+      Barrier* full = next_stage(Shape::kValueBytes);
+      tensor_copy_lines(ring.values(turn.slot), &maps.u, (step + half * kRankStageSteps) * kRankStepLines,
+                        work.first_row_block, full);
+    } else {
+      next_stage(0);
+    }
+    turn.next();
   }
   __device__ __forceinline__ void run() {
     // The kernel that made t and the one for the other rows let this one start once x was there.
-    if (a.rank_steps == 0 && !a.is_rest) wait_for_previous_kernel();
-    if (a.rest_follows) allow_next_kernel();
+    if (kX && a.rank_steps == 0 && !a.is_rest) wait_for_previous_kernel();
+    if (kX && a.rest_follows) allow_next_kernel();
     while (schedule.next(work)) {
-      columns();
-      if (work.rank_steps) wait_for_previous_kernel();
-      ranks();
+      for (int i = work.first_column; i < work.last_column; ++i) copy_columns(i);
+      if (kX && work.rank_steps) wait_for_previous_kernel();
+      for (int step = 0; step < work.rank_steps; step += kRankTiles) copy_ranks(step, 0), copy_ranks(step, 1);
     }
-    if (a.is_rest) wait_for_previous_kernel();  // so that who comes after both need wait for this one alone
+    if (kX && a.is_rest) wait_for_previous_kernel();  // so that who comes after both need wait for this one alone
   }
 };
 

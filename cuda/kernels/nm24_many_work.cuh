@@ -5,17 +5,16 @@
 
 namespace sparlow::kernels {
 
-// Of tensor copies: x and t by tokens, weights by row blocks.
+// Of tensor copies: x and t by tokens, the rest by row blocks.
 struct ManyMaps {
-  CUtensorMap x, t, weights;
+  CUtensorMap x, t, values, positions, u;
 };
 
 struct ManyArgs {
-  const uint4* u;
   const void* bias;  // may be null
   void* y;           // [tokens, d_out]
   int d_out, tokens;
-  int column_blocks;
+  int columns;     // stages of kManyColumns
   int rank_steps;  // of one part
   int t_columns;   // of one part of t, as many_inner_kernel leaves it
   int x_rows;      // tokens that a block copies: fewer than its share where there are no more
@@ -26,32 +25,43 @@ struct ManyArgs {
   bool rest_follows, is_rest;  // another launch takes the other rows
 };
 
-constexpr int kBlockLines = kBlockBytes / 128;  // of 128 bytes
-constexpr int kManyBand = 8;                    // token tiles that share a sweep over the rows
+constexpr int kManyColumns = 64;    // of one stage, or ranks
+constexpr int kManyBand = 16;       // token tiles that share a sweep over the rows
+constexpr int kRankStageSteps = 2;  // of u in a stage
+
+// Tensor copies take packed operands by lines of 128 bytes, values by pairs of such lines.
+constexpr int kLine = 128;
+constexpr int kBlockLines = kBlockBytes / kLine, kBlockPairs = kBlockLines / 2, kValueLines = kValueUnits * 16 / kLine;
+constexpr int kRankStepLines = 1024 / kLine;
 
 // Blocks of a cluster share x (kCluster) or split the columns (kSplits).
-template <int kTokens_, int kCluster_, int kSplits_, int kXStages_, int kWeightStages_>
+template <int kTokens_, int kCluster_, int kSplits_, int kStages_, int kStep_>
 struct ManyShape {
-  static constexpr int kTokens = kTokens_, kCluster = kCluster_, kSplits = kSplits_;
-  static constexpr int kXStages = kXStages_, kWeightStages = kWeightStages_;
+  static constexpr int kTokens = kTokens_, kCluster = kCluster_, kSplits = kSplits_, kStages = kStages_;
+  static constexpr int kStep = kStep_;  // stages that are multiplied one after the other without a wait
   static_assert(kCluster == 1 || kSplits == 1);
-  static constexpr bool kSmall = ManyConfig{kTokens, kCluster, kSplits, kXStages, kWeightStages}.small();
+  static constexpr bool kSmall = ManyConfig{kTokens, kCluster, kSplits, kStages, kStep}.small();
   static constexpr int kTiles = kTokens / 8, kWarps = 8, kThreads = (kWarps + 4) * 32;
-  static constexpr int kXBytes = kTokens * 128, kRowBlocks = kManyRows / kRowBlock;
-  static constexpr int kWeightBytes = kRowBlocks * kBlockBytes;
-  static constexpr int kRingBytes = kXStages * kXBytes + kWeightStages * kWeightBytes;
+  // A stage: x, then the kept weights of 64 columns and their positions, or two steps of u.
+  static constexpr int kRowBlocks = kManyRows / kRowBlock;
+  static constexpr int kXBytes = kTokens * 2 * kManyColumns;
+  static constexpr int kValueBytes = kManyRows * kManyColumns, kPositionBytes = kValueBytes / 8;
+  static constexpr int kWeightBytes = kValueBytes + kPositionBytes, kStageBytes = kXBytes + kWeightBytes;
+  static_assert(kRowBlocks * kRankStageSteps * 1024 == kValueBytes && kStageBytes % 1024 == 0);
+  static constexpr int kChunkBytes = kManyRows * 16;  // of the values of all rows for 16 columns
+  static constexpr int kRingBytes = kStages * kStageBytes;
   static constexpr int kStoredTiles = 4, kStoreBytes = kStoredTiles * 1024;  // that a warpgroup stores at once
   static constexpr int kSharedBytes = kRingBytes + 2 * kStoreBytes + 1024;
   static constexpr int kSumStride = kManyRows + 4;  // lanes of a quad fall into different banks
-  static_assert(kSharedBytes <= 227 * 1024 && kXStages >= 2);
-  static_assert(kSplits == 1 || kTokens * kSumStride * 4 <= kRingBytes);  // sums take the place of the rings
+  static_assert(kSharedBytes <= 227 * 1024 && kStages >= 3);
+  static_assert(kSplits == 1 || kTokens * kSumStride * 4 <= kRingBytes);  // sums take the place of the ring
 };
 
 // A tile, or a split of its columns.
 struct ManyWork {
   int first_row_block, first_token, part;
   int new_tokens;                 // the first token that is not of the tile before as well
-  int first_column, last_column;  // blocks
+  int first_column, last_column;  // stages
   int rank_steps;
 };
 
@@ -87,13 +97,13 @@ struct ManySchedule {
     work.part = 0;
     for (int i = 0; i < kMaxParts - 1; ++i) work.part += work.first_row_block >= a.part_end[i];
   }
-  // A stage of ranks costs two blocks of columns.
+  // kRankStage ranks cost as much as four stages of columns.
   __device__ __forceinline__ void split(ManyWork& work) const {
-    const int index = Shape::kSplits > 1 ? rank : 0, units = a.column_blocks + 2 * blocks(a.rank_steps, kRankTiles);
-    work.first_column = min(units * index / Shape::kSplits, a.column_blocks);
-    work.last_column = min(units * (index + 1) / Shape::kSplits, a.column_blocks);
+    const int index = Shape::kSplits > 1 ? rank : 0, units = a.columns + 4 * blocks(a.rank_steps, kRankTiles);
+    work.first_column = min(units * index / Shape::kSplits, a.columns);
+    work.last_column = min(units * (index + 1) / Shape::kSplits, a.columns);
     work.rank_steps = 0;
-    if (index == Shape::kSplits - 1) work.last_column = a.column_blocks, work.rank_steps = a.rank_steps;
+    if (index == Shape::kSplits - 1) work.last_column = a.columns, work.rank_steps = a.rank_steps;
   }
   __device__ __forceinline__ bool next(ManyWork& work) {
     if (tile >= a.tiles) return false;

@@ -67,17 +67,19 @@ constexpr WideConfig kWideConfigs[] = {{2, 1, 5}, {2, 1, 8}, {4, 1, 4}, {4, 1, 6
 constexpr int kWideConfigCount = sizeof kWideConfigs / sizeof kWideConfigs[0];
 
 struct ManyConfig {
-  int tokens;   // of one block
-  int cluster;  // blocks that share x,
-  int splits;   // or columns
-  int x_stages, weight_stages;
+  int tokens;        // of one block
+  int cluster;       // blocks that share x,
+  int splits;        // or columns
+  int stages, step;  // of the ring; how many of them are multiplied without a wait
 
   // Leaves room on a multiprocessor for a block of the kernel before, which makes t meanwhile.
   constexpr bool small() const { return tokens <= 128 || (tokens == 192 && splits == 2); }
 };
-constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 8, 4}, {128, 1, 2, 8, 4}, {256, 1, 1, 5, 3}, {256, 2, 1, 5, 3},
-                                       {192, 1, 1, 6, 4}, {192, 1, 2, 6, 3}, {192, 2, 1, 6, 4}, {256, 1, 2, 5, 3},
-                                       {96, 1, 1, 10, 4}, {96, 1, 2, 10, 4}, {64, 1, 2, 12, 4}};
+// What a warp does between steps is hidden by the products of a larger tile; a longer step leaves less of the ring to
+// copies, and more of what L2 gives to blocks that make t.
+constexpr ManyConfig kManyConfigs[] = {{128, 1, 1, 8, 1}, {128, 1, 2, 8, 1}, {256, 1, 1, 5, 1}, {256, 2, 1, 5, 1},
+                                       {192, 1, 1, 6, 1}, {192, 1, 2, 6, 1}, {192, 2, 1, 6, 1}, {256, 1, 2, 5, 1},
+                                       {96, 1, 1, 9, 2},  {96, 1, 2, 9, 1},  {64, 1, 2, 11, 1}, {96, 1, 2, 9, 2}};
 constexpr int kManyConfigCount = sizeof kManyConfigs / sizeof kManyConfigs[0];
 constexpr int kManyRows = 128;               // of one block
 constexpr int kManyRankStage = 64;           // t has columns for whole stages of ranks

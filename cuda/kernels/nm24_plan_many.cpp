@@ -8,29 +8,35 @@
 namespace sparlow::kernels {
 namespace {
 
-// Microseconds of a tile: of a block of 128 columns, where the device has one tile a block; where blocks do one after
-// the other; and where there is much of x as well, which is slower for blocks that share nothing; of beginning and end.
+// Microseconds of a tile: of a block of 128 columns, where half of the device or less has one, where all of it has, and
+// where there is much of x as well (the clock falls, and blocks that share nothing wait for each other); of beginning
+// and end.
 struct TileTime {
-  double column, queued, much, ends;
+  double few, full, much, ends;
+  double slows = 1;  // blocks that make t beside it: a share of what others do
 };
-constexpr TileTime kTileTimes[kManyConfigCount] = {{.48, .5, .55, 3},  {.6, .6, .6, 5},    {.92, 1, 1.12, 2},
-                                                   {.95, .98, 1, 2},   {.67, .74, .82, 2}, {.66, .66, .66, 7},
-                                                   {.75, .76, .8, 2},  {.88, .88, .88, 7}, {.39, .41, .45, 3},
-                                                   {.58, .58, .58, 4}, {.53, .53, .53, 4}};
-constexpr int kMuch = 512;             // tokens up to which x is not much
-constexpr double kSecondLaunch = 1.5;  // what a launch for the rest of the rows adds
-constexpr double kGain = .97;          // of the time, that a second launch must save
+constexpr TileTime kTileTimes[kManyConfigCount] = {{.425, .51, .62, 2.8}, {.54, .65, .65, 5},   {.73, .9, 1.12, 2.5},
+                                                   {.78, .97, 1.03, 2.5}, {.57, .72, .78, 3.2}, {.62, .81, .81, 5.5},
+                                                   {.66, .78, .8, 3},     {.74, 1, 1, 6},       {.375, .42, .46, 2.8},
+                                                   {.45, .565, .565, 5},  {.44, .5, .5, 4.8},   {.69, .6, .6, 4.2, .4}};
+constexpr double kAfter = 1.25;           // of beginning and end: what comes after t
+constexpr double kFew = .5, kFull = .95;  // of the device
+constexpr int kMuch = 1024;               // tokens up to which x is not much
+constexpr double kSecondLaunch = 1.5;     // what a launch for the rest of the rows adds
+constexpr double kGain = .98;             // of the time, that a second launch must save
 // Where weights take longer than products: of reading them once, and of what comes before and after.
 constexpr double kWeights = 2.7e6, kWeightEnds = 2.3;  // bytes a microsecond
-constexpr double kTie = .05;                           // of products that take less
+constexpr double kTie = .08;                           // of products that take less
 
-// Of a block that makes t: its tokens, microseconds of 128 columns.
+// Of a block that makes t: its tokens, microseconds of 128 columns while half of the device or more is idle, and how
+// much longer they take beside tiles on all of it, and where these wait for memory.
 struct TTime {
   int tokens;
   double column;
 };
-constexpr TTime kTTimes[] = {{256, .95}, {192, .85}, {128, .72}};
-constexpr double kTEnds = 4.5, kTSplits = 1;  // microseconds of beginning and end, and of adding up splits
+constexpr TTime kTTimes[] = {{256, .56}, {192, .42}, {128, .36}};
+constexpr double kTSlowed = .3, kTStarved = .3;
+constexpr double kTEnds = 4, kTSplit = .3;  // microseconds of beginning and end, and of adding one more split
 constexpr int kMostTSplits = 8;
 constexpr int kTSmallest = 128, kTStep = 64;  // sizes
 
@@ -52,24 +58,38 @@ struct Times {
   int tiles(const ManyConfig& config, int rows) const {
     return blocks(rows, config.cluster) * blocks(tokens, config.tokens);
   }
-  double after_t(int variant) const {
-    return 2 * rank_stages() * kTileTimes[variant].column + kTileTimes[variant].ends;
+  // How much of the device tiles take, from the few of which each has what it wants (0) to all of it (1).
+  double busy(int variant, int rounds, int rows) const {
+    const ManyConfig& config = kManyConfigs[variant];
+    const double share = rounds > 1 ? 1 : 1. * tiles(config, rows) / clusters(config);
+    return std::clamp((share - kFew) / (kFull - kFew), 0., 1.);
   }
-  double tile(int variant, int rounds) const {
+  double column(int variant, int rounds, int rows) const {
     const TileTime& time = kTileTimes[variant];
-    const double column = rounds == 1 ? time.column : tokens <= kMuch ? time.queued : time.much;
-    return (columns() + 2. * rank_stages()) / kManyConfigs[variant].splits * column + time.ends;
+    return tokens > kMuch ? time.much : time.few + (time.full - time.few) * busy(variant, rounds, rows);
+  }
+  double after_t(int variant) const {
+    return 2 * rank_stages() * kTileTimes[variant].few + kAfter * kTileTimes[variant].ends;
+  }
+  double tile(int variant, int rounds, int rows) const {
+    const double column = this->column(variant, rounds, rows), ends = kTileTimes[variant].ends;
+    return (columns() + 2. * rank_stages()) / kManyConfigs[variant].splits * column + ends;
   }
   // Of some rows of weights.
   double weights(int rows) const { return 2. * 9 / 16 * rows * kManyRows * shape.d_in / kWeights + kWeightEnds; }
-  double t_before() const { return 3 + shape.d_in * t_stages() * (4.7e-4 + .7e-6 * tokens); }
+  double t_before() const { return 2 + shape.d_in * t_stages() * (5e-4 + 2.2e-6 * tokens); }
 };
 
 // How t is made.
 struct TChoice {
-  int splits, tokens;  // 0: before the tiles
-  int blocks;          // beside them
-  double time;
+  int splits, tokens;     // 0: before the tiles
+  int blocks;             // beside them
+  double ends, products;  // microseconds
+
+  // starved: weights' time as a share of the products' of the tiles.
+  double time(double busy, double starved) const {
+    return ends + products * (1 + (kTSlowed + kTStarved * std::min(starved, 1.)) * busy);
+  }
 };
 
 // A plan and what it takes.
@@ -80,10 +100,10 @@ struct Candidate {
 
 // `rows` in `rounds` of tiles of one configuration, while t is made.
 double time_of(const Times& times, const TChoice& t, int variant, int rounds, int rows) {
-  const double tile = times.tile(variant, rounds), products = rounds * tile;
-  const double all = std::max(products, times.weights(rows)) + kTie * products;
-  if (t.splits == 0) return t.time + all;
-  return all + std::max(0., t.time + times.after_t(variant) - tile);
+  const double tile = times.tile(variant, rounds, rows), products = rounds * tile;
+  const double weights = times.weights(rows), all = std::max(products, weights) + kTie * products;
+  const double t_time = t.time(kTileTimes[variant].slows * times.busy(variant, rounds, rows), weights / products);
+  return all + (t.splits == 0 ? t_time : std::max(0., t_time + times.after_t(variant) - tile));
 }
 
 // All rows by one configuration.
@@ -107,7 +127,7 @@ Candidate in_two(const Times& times, const TChoice& t, int variant, int rest_var
   const int groups = (rounds * clusters - late) / blocks(times.tokens, config.tokens);
   const int step = times.shape.parts > 1 ? std::max(config.cluster, other.cluster) : config.cluster;
   const int head = groups * config.cluster / step * step, rest = times.row_tiles() - head;
-  const double after = std::max(times.tile(rest_variant, 1), times.weights(rest)) + kSecondLaunch;
+  const double after = std::max(times.tile(rest_variant, 1, rest), times.weights(rest)) + kSecondLaunch;
   found.time = time_of(times, t, variant, rounds, head) + after;
   if (late > clusters || head < 1 || rest < 1 || times.tiles(other, rest) > times.clusters(other)) found.time = 0;
   if (rounds == 1) found.plan.clusters = found.plan.late = 0;
@@ -127,7 +147,8 @@ Candidate best_with(const Times& times, const TChoice& t) {
     const bool one_round = times.tiles(config, times.row_tiles()) <= times.clusters(config);
     if (config.splits == 1 || one_round) keep_better(best, whole(times, t, variant), 1);
     for (int rest = 0; rest < kManyConfigCount && config.splits == 1 && !one_round; ++rest)
-      if (times.fits(kManyConfigs[rest])) keep_better(best, in_two(times, t, variant, rest), kGain);
+      if (times.fits(kManyConfigs[rest]) && kManyConfigs[rest].splits == 1)
+        keep_better(best, in_two(times, t, variant, rest), kGain);
   }
   return best;
 }
@@ -142,13 +163,13 @@ bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device) 
 
 Nm24Plan many_plan(const Nm24Shape& shape, int tokens, const Nm24Device& device) {
   const Times times{shape, tokens, device.multiprocessors};
-  Candidate best = best_with(times, {0, 0, 0, shape.rank > 0 ? times.t_before() : 0});
+  Candidate best = best_with(times, {0, 0, 0, shape.rank > 0 ? times.t_before() : 0, 0});
   for (const TTime& t : kTTimes) {
     const bool too_large = t.tokens - kTStep >= std::max(tokens, kTSmallest);  // the next smaller one holds all tokens
     for (int splits = 1; splits <= kMostTSplits && shape.rank > 0 && !too_large; splits *= 2) {
       const int t_blocks = times.t_stages() * blocks(tokens, t.tokens) * splits;
-      const double time = kTEnds + t.column * times.columns() / splits + (splits > 1 ? kTSplits : 0);
-      keep_better(best, best_with(times, {splits, t.tokens, t_blocks, time}), 1);
+      const double ends = kTEnds + (splits - 1) * kTSplit, products = t.column * times.columns() / splits;
+      keep_better(best, best_with(times, {splits, t.tokens, t_blocks, ends, products}), 1);
     }
   }
   best.plan.kernel = Nm24Kernel::many, best.plan.splits = 1;

@@ -29,6 +29,7 @@ __device__ __forceinline__ void pin(float (&d)[kTiles][4]) {
 __device__ __forceinline__ void keep_until_here(const uint4& operand) {
   asm volatile("" ::"r"(operand.x), "r"(operand.y), "r"(operand.z), "r"(operand.w));
 }
+__device__ __forceinline__ void keep_until_here(std::uint32_t positions) { asm volatile("" ::"r"(positions)); }
 __device__ __forceinline__ void keep_until_here(const uint2& positions) {
   asm volatile("" ::"r"(positions.x), "r"(positions.y));
 }

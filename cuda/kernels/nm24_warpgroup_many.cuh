@@ -1,8 +1,8 @@
-// Warpgroup-wide products for many tokens (sm_90a): d[64 x 8 kTiles] += a b with a in registers, 2:4 (b of 32 columns)
-// or dense (b of 16), and b in shared memory as in nm24_warpgroup.cuh.
+// Warpgroup-wide products for many tokens (sm_90a): d[64 x 8 kTiles] += a b with b in shared memory as in
+// nm24_warpgroup.cuh and a 2:4 (b of 32 columns) in shared memory too, or dense (b of 16) in registers.
 #pragma once
 
-#include "nm24_warpgroup.cuh"
+#include "nm24_warpgroup_shared.cuh"
 
 namespace sparlow::kernels {
 
@@ -25,11 +25,11 @@ __device__ __forceinline__ void warpgroup_wait_until() {
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define SPARLOW_SPARSE_128(type)                                                                                    \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sp.sync.aligned.m64n128k32.f32." type "." type \
-               " {" SPARLOW_D_128 "}, {%64, %65, %66, %67}, %68, %69, %70, p, 1, 1, 0; }"                           \
+               " {" SPARLOW_D_128 "}, %64, %65, %66, %67, p, 1, 1, 0, 0; }"                                         \
                : SPARLOW_SUMS_64(0)                                                                                 \
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(positions), "n"(kSelector))
+               : "l"(a), "l"(b), "r"(positions), "n"(kSelector))
 template <typename T, int kSelector>
-__device__ __forceinline__ void warpgroup_sparse(float (&d)[16][4], const uint4& a, std::uint64_t b,
+__device__ __forceinline__ void warpgroup_sparse(float (&d)[16][4], std::uint64_t a, std::uint64_t b,
                                                  std::uint32_t positions) {
   if constexpr (std::is_same_v<T, __nv_bfloat16>) SPARLOW_SPARSE_128("bf16");
   else SPARLOW_SPARSE_128("f16");
@@ -59,11 +59,11 @@ __device__ __forceinline__ void warpgroup_dense(float (&d)[16][4], const uint4& 
   "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define SPARLOW_SPARSE_256(type)                                                                                    \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sp.sync.aligned.m64n256k32.f32." type "." type \
-               " {" SPARLOW_D_256 "}, {%128, %129, %130, %131}, %132, %133, %134, p, 1, 1, 0; }"                    \
+               " {" SPARLOW_D_256 "}, %128, %129, %130, %131, p, 1, 1, 0, 0; }"                                     \
                : SPARLOW_SUMS_64(0), SPARLOW_SUMS_64(16)                                                            \
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(positions), "n"(kSelector))
+               : "l"(a), "l"(b), "r"(positions), "n"(kSelector))
 template <typename T, int kSelector>
-__device__ __forceinline__ void warpgroup_sparse(float (&d)[32][4], const uint4& a, std::uint64_t b,
+__device__ __forceinline__ void warpgroup_sparse(float (&d)[32][4], std::uint64_t a, std::uint64_t b,
                                                  std::uint32_t positions) {
   if constexpr (std::is_same_v<T, __nv_bfloat16>) SPARLOW_SPARSE_256("bf16");
   else SPARLOW_SPARSE_256("f16");
@@ -115,6 +115,17 @@ __device__ __forceinline__ void warpgroup_dense(float (&d)[6][4], const uint4& a
 #define SPARLOW_D_64                                                       \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define SPARLOW_SPARSE_64(type)                                                                                    \
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sp.sync.aligned.m64n64k32.f32." type "." type \
+               " {" SPARLOW_D_64 "}, %32, %33, %34, %35, p, 1, 1, 0, 0; }"                                         \
+               : SPARLOW_SUMS_16(0), SPARLOW_SUMS_16(4)                                                            \
+               : "l"(a), "l"(b), "r"(positions), "n"(kSelector))
+template <typename T, int kSelector>
+__device__ __forceinline__ void warpgroup_sparse(float (&d)[8][4], std::uint64_t a, std::uint64_t b,
+                                                 std::uint32_t positions) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) SPARLOW_SPARSE_64("bf16");
+  else SPARLOW_SPARSE_64("f16");
+}
 #define SPARLOW_DENSE_64(type)                                                                                  \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type \
                " {" SPARLOW_D_64 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0; }"                                  \
@@ -125,6 +136,7 @@ __device__ __forceinline__ void warpgroup_dense(float (&d)[8][4], const uint4& a
   if constexpr (std::is_same_v<T, __nv_bfloat16>) SPARLOW_DENSE_64("bf16");
   else SPARLOW_DENSE_64("f16");
 }
+#undef SPARLOW_SPARSE_64
 #undef SPARLOW_DENSE_64
 #undef SPARLOW_D_64
 
@@ -134,11 +146,11 @@ __device__ __forceinline__ void warpgroup_dense(float (&d)[8][4], const uint4& a
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define SPARLOW_SPARSE_96(type)                                                                                    \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sp.sync.aligned.m64n96k32.f32." type "." type \
-               " {" SPARLOW_D_96 "}, {%48, %49, %50, %51}, %52, %53, %54, p, 1, 1, 0; }"                           \
+               " {" SPARLOW_D_96 "}, %48, %49, %50, %51, p, 1, 1, 0, 0; }"                                         \
                : SPARLOW_SUMS_16(0), SPARLOW_SUMS_16(4), SPARLOW_SUMS_16(8)                                        \
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(positions), "n"(kSelector))
+               : "l"(a), "l"(b), "r"(positions), "n"(kSelector))
 template <typename T, int kSelector>
-__device__ __forceinline__ void warpgroup_sparse(float (&d)[12][4], const uint4& a, std::uint64_t b,
+__device__ __forceinline__ void warpgroup_sparse(float (&d)[12][4], std::uint64_t a, std::uint64_t b,
                                                  std::uint32_t positions) {
   if constexpr (std::is_same_v<T, __nv_bfloat16>) SPARLOW_SPARSE_96("bf16");
   else SPARLOW_SPARSE_96("f16");
@@ -166,11 +178,11 @@ __device__ __forceinline__ void warpgroup_dense(float (&d)[12][4], const uint4& 
   "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 #define SPARLOW_SPARSE_192(type)                                                                                    \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sp.sync.aligned.m64n192k32.f32." type "." type \
-               " {" SPARLOW_D_192 "}, {%96, %97, %98, %99}, %100, %101, %102, p, 1, 1, 0; }"                        \
+               " {" SPARLOW_D_192 "}, %96, %97, %98, %99, p, 1, 1, 0, 0; }"                                         \
                : SPARLOW_SUMS_64(0), SPARLOW_SUMS_16(16), SPARLOW_SUMS_16(20)                                       \
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"(positions), "n"(kSelector))
+               : "l"(a), "l"(b), "r"(positions), "n"(kSelector))
 template <typename T, int kSelector>
-__device__ __forceinline__ void warpgroup_sparse(float (&d)[24][4], const uint4& a, std::uint64_t b,
+__device__ __forceinline__ void warpgroup_sparse(float (&d)[24][4], std::uint64_t a, std::uint64_t b,
                                                  std::uint32_t positions) {
   if constexpr (std::is_same_v<T, __nv_bfloat16>) SPARLOW_SPARSE_192("bf16");
   else SPARLOW_SPARSE_192("f16");

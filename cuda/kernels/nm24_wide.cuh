@@ -17,10 +17,11 @@ template <typename T, typename Shape>
 __device__ __forceinline__ void multiply_columns(float (&acc)[Shape::kTiles][4], const unsigned char* stage, int tile,
                                                  int lane) {
   const auto* w = reinterpret_cast<const uint4*>(stage + Shape::kXBytes + tile / 2 * kBlockBytes) + lane;
-  const uint2 positions = reinterpret_cast<const uint2*>(w + kValueUnits)[tile % 2];
+  const auto* p = reinterpret_cast<const std::uint32_t*>(w - lane + kValueUnits) + tile % 2 * 32 + lane;
+  const uint2 positions = make_uint2(p[0], p[64]);
   uint4 values[4];
 #pragma unroll
-  for (int s = 0; s < 4; ++s) values[s] = w[(tile % 2 * 4 + s) * 32];
+  for (int s = 0; s < 4; ++s) values[s] = load_matrices(w + (tile % 2 * 4 + s) * 32);
   const std::uint64_t x = swizzled_operand(stage);
   pin<Shape::kTiles>(acc);
   warpgroup_fence();

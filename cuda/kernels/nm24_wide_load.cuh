@@ -82,7 +82,7 @@ struct WideProducer {
   __device__ __forceinline__ int row_block(int r) const { return min(work.first_row_block + r, last_row_block); }
 
   __device__ __forceinline__ void copy_weights(int i) const {
-    barrier_expect(ring.full(i), Shape::kStageBytes);
+    barrier_expect(ring.full(i), Shape::kWeightBytes + 2 * a.x_rows * 128);
     for (int r = 0; r < Shape::kRowBlocks; ++r)
       bulk_copy(ring.stage(i) + Shape::kXBytes + r * kBlockBytes,
                 a.weights + (static_cast<std::size_t>(row_block(r)) * a.column_blocks + work.first + i) * kBlockUnits,

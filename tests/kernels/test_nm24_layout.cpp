@@ -57,6 +57,14 @@ std::vector<Unit> units(const std::vector<std::uint32_t>& words, std::size_t fir
   return out;
 }
 
+// PTX: ldmatrix of four 8 x 8 matrices of 16 bits, whose rows of 16 bytes follow each other.
+std::vector<Unit> matrices(const std::vector<std::uint32_t>& words, std::size_t first) {
+  std::vector<Unit> out(32);
+  for (int lane = 0; lane < 32; ++lane)
+    for (int m = 0; m < 4; ++m) out[lane][m] = words[4 * (first + 8 * m + lane / 4) + lane % 4];
+  return out;
+}
+
 void expect(bool ok, const char* what, int a, int b, int c) {
   if (ok) return;
   std::printf("%s differs at shape %d x %d, rank %d\n", what, a, b, c);
@@ -103,12 +111,12 @@ void test_weights(int d_out, int d_in, std::mt19937& random) {
   for (int rb = 0; rb < blocks(d_out, kRowBlock); ++rb)
     for (int cb = 0; cb < blocks(d_in, kColumnBlock); ++cb) {
       const std::size_t block = (static_cast<std::size_t>(rb) * blocks(d_in, kColumnBlock) + cb) * kBlockUnits;
-      const auto positions = units(packed, block + kValueUnits);
+      const std::uint32_t* positions = packed.data() + 4 * (block + kValueUnits);
       for (int tile = 0; tile < 2; ++tile)
         for (int step = 0; step < 4; ++step) {
           std::vector<std::uint32_t> metadata(32);
-          for (int lane = 0; lane < 32; ++lane) metadata[lane] = positions[lane][2 * tile + step / 2];
-          const Tile a = expand(units(packed, block + (tile * 4 + step) * 32), metadata, step % 2);
+          for (int lane = 0; lane < 32; ++lane) metadata[lane] = positions[(step / 2 * 2 + tile) * 32 + lane];
+          const Tile a = expand(matrices(packed, block + (tile * 4 + step) * 32), metadata, step % 2);
           for (int i = 0; i < 16; ++i)
             for (int j = 0; j < 32; ++j)
               expect(a[i][j] == s.at(rb * 32 + tile * 16 + i, cb * 128 + step * 32 + j), "s", d_out, d_in, 0);
@@ -144,7 +152,62 @@ void test_u(int d_out, int rank, std::mt19937& random) {
       }
 }
 
-// Operand B of the two halves comes from one load of eight consecutive elements of x a lane.
+// The operands that lanes load, nm24_inner.cuh: operand B of the two halves comes from one load of eight consecutive
+// elements of x a lane.
+void test_v_of_lanes(const std::vector<std::uint32_t>& packed, const Matrix16& v) {
+  const int steps = blocks(v.cols, kColumnBlock) * 4;
+  for (int rt = 0; rt < blocks(v.rows, kRankBlock); ++rt)
+    for (int step = 0; step < steps; ++step)
+      for (int half = 0; half < 2; ++half) {
+        std::vector<Unit> lanes(32);
+        for (int lane = 0; lane < 32; ++lane) {
+          const std::size_t unit = (static_cast<std::size_t>(rt) * steps + step) * 64 + v_unit(lane);
+          const std::uint32_t *upper = &packed[4 * unit + 2 * half], *lower = upper + 4 * 8;
+          lanes[lane] = {upper[0], lower[0], upper[1], lower[1]};
+        }
+        const Tile a = tile_of_a(lanes);
+        for (int i = 0; i < 16; ++i)
+          for (int k = 0; k < 16; ++k) {
+            const int quad = k % 8 / 2, element = 4 * half + 2 * (k / 8) + k % 2;  // B: k = 2 q + {0, 1}, + 8
+            expect(a[i][k] == v.at(rt * 16 + i, step * 32 + 8 * quad + element), "v of lanes", 0, v.cols, v.rows);
+          }
+      }
+}
+
+// PTX: operand A of 64 x 16 in shared memory, K-major without swizzle: blocks of 8 x 8, `stride` bytes from a block to
+// the one of the next eight rows, `leading` bytes to that of the next eight columns.
+Tile tile_in_shared(const unsigned char* shared, int rows, int leading, int stride) {
+  Tile a(rows, std::vector<float>(16));
+  for (int row = 0; row < rows; ++row)
+    for (int col = 0; col < 16; ++col) {
+      std::uint16_t bits;
+      std::memcpy(&bits, shared + row / 8 * stride + col / 8 * leading + row % 8 * 16 + col % 8 * 2, 2);
+      a[row][col] = widen(bits);
+    }
+  return a;
+}
+
+// What nm24_many_t.cuh copies for 64 columns: of each eight columns up to four tiles of ranks, 256 bytes each.
+void test_v_in_shared(const std::vector<std::uint32_t>& packed, const Matrix16& v) {
+  const int chunks = v_chunks(v.cols), tiles = blocks(v.rows, kRankBlock), copied = tiles < 4 ? tiles : 4;
+  for (int first = 0; first + copied <= tiles; ++first)
+    for (int stage = 0; stage < chunks / 8; ++stage) {
+      std::vector<unsigned char> shared;
+      for (int c = 0; c < 8; ++c)
+        for (int t = 0; t < copied; ++t) {
+          const auto* box = reinterpret_cast<const unsigned char*>(packed.data()) +
+                            (static_cast<std::size_t>(first + t) * chunks + stage * 8 + c) * 256;
+          shared.insert(shared.end(), box, box + 256);
+        }
+      for (int k = 0; k < 4; ++k) {
+        const Tile a = tile_in_shared(shared.data() + 2 * k * copied * 256, copied * 16, copied * 256, 128);
+        for (int i = 0; i < copied * 16; ++i)
+          for (int j = 0; j < 16; ++j)
+            expect(a[i][j] == v.at(first * 16 + i, stage * 64 + k * 16 + j), "v in shared memory", 0, v.cols, v.rows);
+      }
+    }
+}
+
 void test_v(int rank, int d_in, std::mt19937& random) {
   const Matrix16 v(rank, d_in, random);
   std::vector<std::uint32_t> packed(v_words(rank, d_in));
@@ -152,17 +215,7 @@ void test_v(int rank, int d_in, std::mt19937& random) {
   for (int i = 0; i < rank; ++i)
     for (int j = 0; j < d_in; ++j)
       expect(v_element(packed.data(), d_in, i, j) == v.data[i * d_in + j], "unpacked v", 0, d_in, rank);
-  const int steps = blocks(d_in, kColumnBlock) * 4;
-  for (int rt = 0; rt < blocks(rank, kRankBlock); ++rt)
-    for (int step = 0; step < steps; ++step)
-      for (int half = 0; half < 2; ++half) {
-        const Tile a = tile_of_a(units(packed, ((rt * steps + step) * 2 + half) * 32));
-        for (int i = 0; i < 16; ++i)
-          for (int k = 0; k < 16; ++k) {
-            const int quad = k % 8 / 2, element = 4 * half + 2 * (k / 8) + k % 2;  // B: k = 2 q + {0, 1}, + 8
-            expect(a[i][k] == v.at(rt * 16 + i, step * 32 + 8 * quad + element), "v", 0, d_in, rank);
-          }
-      }
+  test_v_of_lanes(packed, v), test_v_in_shared(packed, v);
 }
 
 }  // namespace

@@ -1,4 +1,7 @@
-// t = x vᵀ alone: by all blocks at once before the tiles, by few beside them, and by cuBLAS.
+// t = x vᵀ alone: by all blocks at once before the tiles, by few beside them, and by cuBLAS. `inner beside`: those
+// beside the tiles only, without cuBLAS.
+#include <optional>
+#include <string_view>
 #include <type_traits>
 
 #include "../../../cuda/kernels/nm24_launch.cuh"
@@ -32,9 +35,9 @@ struct Bench {
   }
   template <int kTokens>
   void beside(int tokens, int copy, int splits, cudaStream_t q) const {
-    const TArgs a{inner_args(tokens, copy), splits, std::min(tokens, kTokens)};
+    const TArgs a{inner_args(tokens, copy), splits, std::min(tokens, kTokens), kRank / kRankBlock, kRankTiles};
     TMaps maps;
-    CHECK((map_t<Bf16, TShape<kTokens>>(a, kRank / kRankBlock, maps)));
+    CHECK((map_t<Bf16, TShape<kTokens>>(a, maps)));
     const int cluster = std::max(splits, 2), grid = blocks(blocks(tokens, kTokens) * splits, cluster) * cluster;
     CHECK(sparlow::kernels::launch(many_t_kernel<Bf16, kTokens>, dim3(grid), TShape<kTokens>::kThreads,
                                    TShape<kTokens>::kSharedBytes, cluster, false, q, a, maps));
@@ -55,7 +58,7 @@ struct Bench {
   }
 };
 
-void measure(int d_in, cudaStream_t stream, const Cublas& cublas) {
+void measure(int d_in, cudaStream_t stream, const std::optional<Cublas>& cublas) {
   constexpr int kMost = 8192, kCopies = 40;
   Bench b{d_in,
           device<Bf16>(std::size_t(kRank) * d_in),
@@ -83,8 +86,11 @@ void measure(int d_in, cudaStream_t stream, const Cublas& cublas) {
       std::printf("%d,%d,%s,%.2f,%.0f,%.2e\n", d_in, tokens, name.c_str(), us, 2e-3 * tokens * d_in / us, error);
       std::fflush(stdout);
     };
-    row("few 2 1", [&](int c, cudaStream_t q) { b.few<2, 1>(tokens, c, q); }, true);
-    row("few 2 2", [&](int c, cudaStream_t q) { b.few<2, 2>(tokens, c, q); }, true);
+    if (cublas) {
+      row("few 2 1", [&](int c, cudaStream_t q) { b.few<2, 1>(tokens, c, q); }, true);
+      row("few 2 2", [&](int c, cudaStream_t q) { b.few<2, 2>(tokens, c, q); }, true);
+      row("cublas", [&](int, cudaStream_t) { cublas->linear(b.v_plain, b.x, b.t, kRank, d_in, tokens); }, false);
+    }
     const auto beside = [&](auto size) {
       constexpr int kTokens = decltype(size)::value;
       for (int splits : {1, 2, 4, 8})
@@ -95,16 +101,16 @@ void measure(int d_in, cudaStream_t stream, const Cublas& cublas) {
     };
     beside(std::integral_constant<int, 128>{}), beside(std::integral_constant<int, 192>{}),
         beside(std::integral_constant<int, 256>{});
-    row("cublas", [&](int, cudaStream_t) { cublas.linear(b.v_plain, b.x, b.t, kRank, d_in, tokens); }, false);
   }
 }
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));
-  Cublas cublas(stream);
+  std::optional<Cublas> cublas;
+  if (argc < 2 || std::string_view(argv[1]) != "beside") cublas.emplace(stream);
   std::printf("d_in,tokens,kernel,us,GB/s of x,error\n");
   measure(4096, stream, cublas);
   measure(14336, stream, cublas);

@@ -26,15 +26,20 @@ Nm24Shape shape_of(const Layer& layer) {
   return shape;
 }
 
-Nm24Call call_of(const Layer& layer, int copy, int tokens, void* workspace, bool overlap) {
+// What kernels need beside a layer.
+struct Room {
+  void *workspace, *scratch;
+};
+
+Nm24Call call_of(const Layer& layer, int copy, int tokens, const Room& room, bool overlap) {
   return {layer.weights + copy * layer.weight_n,
           layer.u + copy * layer.u_n,
           layer.v + copy * layer.v_n,
           nullptr,
           layer.x,
           layer.y,
-          workspace,
-          nullptr,
+          room.workspace,
+          room.scratch,
           tokens,
           Half::bfloat16,
           overlap};
@@ -53,8 +58,8 @@ int main() {
   std::printf("# %s, %d multiprocessors, plain read %.0f GB/s\n", p.name, p.multiProcessorCount, peak);
   std::printf("# overlapped: each launch may begin before the one ahead of it has ended\n");
   std::printf("d_out,d_in,layers,tokens,kernel,dense us,us,GB/s,of read,x dense,overlapped us,x dense,error\n");
-  void* workspace = device<char>(8 << 20);
-  CHECK(cudaMemset(workspace, 0, 8 << 20));
+  const Room room{device<char>(8 << 20), device<char>(1 << 20)};
+  CHECK(cudaMemset(room.workspace, 0, 8 << 20));
   double logarithms = 0;
   int rows = 0;
   struct {
@@ -72,7 +77,7 @@ int main() {
       const Nm24Plan plan = nm24_plan(shape, tokens, true, gpu);
       layer.make_reference(tokens);
       layer.poison();
-      CHECK(nm24_forward(shape, plan, call_of(layer, 0, tokens, workspace, false), stream));
+      CHECK(nm24_forward(shape, plan, call_of(layer, 0, tokens, room, false), stream));
       const double error = layer.error(tokens);
       const double dense_us = microseconds(
           [&](int c, cudaStream_t) { cublas.linear(dense + c * dense_n, layer.x, layer.y, s.d_out, s.d_in, tokens); },
@@ -81,7 +86,7 @@ int main() {
       for (const bool overlap : {false, true})
         us[overlap] = microseconds(
             [&](int c, cudaStream_t q) {
-              CHECK(nm24_forward(shape, plan, call_of(layer, c, tokens, workspace, overlap), q));
+              CHECK(nm24_forward(shape, plan, call_of(layer, c, tokens, room, overlap), q));
             },
             layer.copies, stream);
       const double rate = layer.bytes(tokens) / us[0] * 1e-3;

@@ -10,7 +10,7 @@ constexpr int kMost = 8192, kRank = 64;
 
 std::string name_of(const ManyConfig& c) {
   return std::to_string(c.tokens) + (c.cluster > 1 ? " shared" : "") +
-         (c.splits > 1 ? " / " + std::to_string(c.splits) : "");
+         (c.splits > 1 ? " / " + std::to_string(c.splits) : "") + (c.step > 1 ? " in twos" : "");
 }
 
 struct Bench {
