@@ -51,22 +51,25 @@ cudaError_t launch_bits(BitsArgs b, int multiprocessors, cudaStream_t stream) {
                 kWarps * 32, shared, 1, false, stream, b);
 }
 
-// Expanding wants warps, up to 32 a multiprocessor, and all row blocks under way at once: the more there are, the fewer
-// warps each gets. One stage a warp: other warps work while it waits. Measured: bench/ladders/bits.
+// One stage a warp: other warps work while it waits. Row blocks should all be under way at once, each with as many
+// warps as there is room for; where not even those of four warps fit, blocks come one after the other anyway. Signs
+// want registers more than warps. Measured: bench/ladders/bits.
 template <typename T, int kTiles, int kSigns>
 cudaError_t launch_bitmap(const BitsArgs& b, int multiprocessors, cudaStream_t stream) {
   const int row_blocks = blocks(b.common.d_out, kTileRows) * blocks(b.common.tokens, 8 * kTiles);
-  const bool many = row_blocks > 4 * multiprocessors;
+  const int each = blocks(row_blocks, multiprocessors);  // of a multiprocessor
   if constexpr (kSigns > 1) {
     return launch_bits<T, true, kTiles, 16, 1, kSigns>(b, multiprocessors, stream);
   } else if constexpr (kTiles > 1) {
-    return many ? launch_bits<T, true, kTiles, 4, 1, kSigns, kSigns ? 6 : 8>(b, multiprocessors, stream)
-                : launch_bits<T, true, kTiles, 8, 1, kSigns, 3>(b, multiprocessors, stream);
+    return kSigns == 0 && each > 3 && each <= 8
+               ? launch_bits<T, true, kTiles, 4, 1, 0, 8>(b, multiprocessors, stream)
+               : launch_bits<T, true, kTiles, 8, 1, kSigns, 3>(b, multiprocessors, stream);
   } else {
-    if (many) return launch_bits<T, true, kTiles, 4, 1, kSigns, kSigns ? 7 : 8>(b, multiprocessors, stream);
-    if (row_blocks > 2 * multiprocessors)
-      return launch_bits<T, true, kTiles, 8, 1, kSigns, 4>(b, multiprocessors, stream);
-    return launch_bits<T, true, kTiles, 16, 1, kSigns, 2>(b, multiprocessors, stream);
+    constexpr int kMost = kSigns ? 3 : 4;  // blocks of eight warps
+    if (each > kMost && each <= 7) return launch_bits<T, true, 1, 4, 1, kSigns, 7>(b, multiprocessors, stream);
+    if (each > 2 && (each <= kMost || kSigns))
+      return launch_bits<T, true, 1, 8, 1, kSigns, kMost>(b, multiprocessors, stream);
+    return launch_bits<T, true, 1, 16, 1, kSigns, 2>(b, multiprocessors, stream);
   }
 }
 
