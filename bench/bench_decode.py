@@ -4,16 +4,19 @@
 
 The defaults are Llama-3-8B with random weights made on the device; embeddings and output head stay dense. Both models
 run the same code: decoding is one CUDA graph a step over a static cache of --context positions, prefill one graph a
-prompt. Medians; whole steps, attention, norms and head included. The compressed q, k, v and gate, up run as stacks, as
-`sparlow.load` makes them (--separate: one by one). `times_dense` compares with dense layers as transformers has them,
-one by one, `times_dense_stacked` with dense q, k, v and gate, up as one matrix each. One JSON line a measurement.
+prompt, taking turns. Medians; whole steps, attention, norms and head included. The compressed q, k, v and gate, up run
+as stacks, as `sparlow.load` makes them (--separate: one by one). `times_dense` compares with dense layers as
+transformers has them, one by one, `times_dense_stacked` with dense q, k, v and gate, up as one matrix each. One JSON
+line a measurement.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,6 @@ from sparlow.stacks import stack
 DEVICE = torch.device("cuda")
 HEAD = 128  # dimensions of an attention head
 Linear = Callable[[int, int], nn.Module]
-Times = dict[tuple[str, int], float]
 
 
 @torch.compile(dynamic=True)
@@ -130,36 +132,37 @@ def dense_linear(d_out: int, d_in: int) -> nn.Module:
     return layer
 
 
-def milliseconds(model: Model, batch: int, tokens: int, args: argparse.Namespace) -> float:
+def milliseconds(models: Sequence[Model], batch: int, tokens: int, args: argparse.Namespace) -> list[float]:
     context = max(args.context, tokens)
     shape = (2, batch, args.kv_heads, context, HEAD)
     caches = [torch.zeros(shape, device=DEVICE, dtype=torch.bfloat16) for _ in range(args.blocks)]
     ids = torch.randint(args.vocabulary, (batch, tokens), device=DEVICE)
     position = torch.arange(tokens, device=DEVICE) + (context - 1 if tokens == 1 else 0)
-    return benchmark.microseconds(lambda: model(ids, caches, position), DEVICE, 7) / 1000
+    runs = [partial(model, ids, caches, position) for model in models]
+    return [statistics.median(us) / 1000 for us in benchmark.alternating(runs, DEVICE, 9)]
 
 
-def measure(model: Model, args: argparse.Namespace) -> Times:
-    found = {("decode", batch): milliseconds(model, batch, 1, args) for batch in args.batches}
-    return found | {("prefill", tokens): milliseconds(model, 1, tokens, args) for tokens in args.prefill}
-
-
-def report(found: Times, dense: Times, dense_stacked: Times) -> list[dict[str, Any]]:
+def measure(models: Sequence[Model], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """models: ours, dense, dense with one matrix for layers that read the same."""
+    cases = [("decode", batch, batch, 1) for batch in args.batches]
+    cases += [("prefill", tokens, 1, tokens) for tokens in args.prefill]
     rows = []
-    for (what, count), ms in found.items():
+    for what, count, batch, tokens in cases:
+        ms, dense, dense_stacked = milliseconds(models, batch, tokens, args)
         row = {
             "what": what,
             "tokens": count,  # sequences of a decoding step, or tokens of a prompt
-            "dense_ms": round(dense[what, count], 3),
-            "dense_stacked_ms": round(dense_stacked[what, count], 3),
+            "dense_ms": round(dense, 3),
+            "dense_stacked_ms": round(dense_stacked, 3),
             "ms": round(ms, 3),
-            "times_dense": round(dense[what, count] / ms, 3),
-            "times_dense_stacked": round(dense_stacked[what, count] / ms, 3),
+            "times_dense": round(dense / ms, 3),
+            "times_dense_stacked": round(dense_stacked / ms, 3),
             "tokens_per_s": round(1000 * count / ms, 1),
-            "dense_tokens_per_s": round(1000 * count / dense[what, count], 1),
+            "dense_tokens_per_s": round(1000 * count / dense, 1),
         }
         rows.append(row)
         print(json.dumps(row), flush=True)
+        torch.cuda.empty_cache()
     return rows
 
 
@@ -182,8 +185,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     with torch.no_grad():
-        dense, dense_stacked = (measure(Model(dense_linear, args, one), args) for one in (False, True))
-        torch.cuda.empty_cache()
+        dense, dense_stacked = (Model(dense_linear, args, one) for one in (False, True))
 
         def compressed_linear(d_out: int, d_in: int) -> nn.Module:
             return benchmark.random_layer(d_out, d_in, args.rank, torch.bfloat16, DEVICE)
@@ -192,7 +194,7 @@ def main() -> None:
         if not args.separate:
             stack(model)
         held, whole = benchmark.weight_bytes(model)
-        rows = report(measure(model, args), dense, dense_stacked)
+        rows = measure([model, dense, dense_stacked], args)
     memory = {"weight_bytes": held, "dense_weight_bytes": whole, "share": round(held / whole, 4)}
     print(json.dumps(memory), flush=True)
     if args.out:

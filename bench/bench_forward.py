@@ -2,12 +2,13 @@
 
     python bench/bench_forward.py [--shapes 4096x4096,...] [--tokens 1,2,...] [--rank 64] [--formats nm24,bitmap,...]
 
-Weights are cold (copies take turns through more than 400 MB), calls are CUDA graphs, times medians in microseconds and
-the low-rank part is included everywhere. Formats: nm24, bitmap (half of the entries kept), and with "+1" a signed term
-of rank one. For 2:4, `torch_us` is cuSPARSELt through torch with its searched algorithm, then x Vᵀ and an addition of
-the product with Uᵀ, `cusparselt_us` its product with S alone; the result file has the version. `limit_us` is the
-larger of bytes at 3.35 TB/s and flops at 989 TFLOP/s (twice that for a 2:4 part); `of_limit` what we reach of it.
-Errors are relative to float64 of the same stored numbers. One JSON line a measurement.
+Weights are cold (copies take turns through more than 400 MB), calls are CUDA graphs which take turns too, so that all
+meet the same clock, times medians in microseconds and the low-rank part is included everywhere. Formats: nm24, bitmap
+(half of the entries kept), and with "+1" a signed term of rank one. For 2:4, `torch_us` is cuSPARSELt through torch
+with its searched algorithm, then x Vᵀ and an addition of the product with Uᵀ, `cusparselt_us` its product with S alone;
+the result file has the version. `limit_us` is the larger of bytes at 3.35 TB/s and flops at 989 TFLOP/s (twice that for
+a 2:4 part); `of_limit` what we reach of it; `spreads_us` least and most of nine: dense, ours, torch, cuSPARSELt. Errors
+are relative to float64 of the same stored numbers. One JSON line a measurement.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +35,17 @@ BANDWIDTH, FLOPS = 3.35e12, 989e12
 DEVICE = torch.device("cuda")
 
 
-def per_call(calls: list[Any]) -> float:
-    """Microseconds of one of `calls`, which take turns."""
-    repeats = max(1, 24 // len(calls))
+def per_call(contenders: list[list[Any]]) -> list[dict[str, float]]:
+    """For each contender microseconds of one of its calls, which take turns: median, minimum, maximum."""
 
-    def run() -> None:
-        for _ in range(repeats):
+    def run(calls: list[Any]) -> None:
+        for _ in range(max(1, 24 // len(calls))):
             for call in calls:
                 call()
 
-    return benchmark.microseconds(run, DEVICE, 7) / (repeats * len(calls))
+    times = benchmark.alternating([partial(run, calls) for calls in contenders], DEVICE, 9)
+    count = [max(1, 24 // len(calls)) * len(calls) for calls in contenders]
+    return [results.spread([us / n for us in of_run]) for of_run, n in zip(times, count, strict=True)]
 
 
 def limit_us(layer: SparseLowRankLinear, tokens: int) -> float:
@@ -101,10 +104,15 @@ def _measure(
 ) -> dict[str, Any]:
     spec = layers[0].spec
     x = torch.randn(tokens, spec.d_in, device=DEVICE).bfloat16()
-    dense_us = per_call([lambda w=w: functional.linear(x, w) for w in dense])
-    us = per_call([lambda layer=layer: layer(x) for layer in layers])
-    fits = theirs is not None and tokens % 8 == 0
-    torch_us, cusparselt_us = (per_call(theirs.calls(x, whole)) if fits else None for whole in (True, False))
+    contenders: list[list[Any]] = [
+        [lambda w=w: functional.linear(x, w) for w in dense],
+        [lambda layer=layer: layer(x) for layer in layers],
+    ]
+    if theirs is not None and tokens % 8 == 0:
+        contenders += [theirs.calls(x, whole) for whole in (True, False)]
+    spreads = per_call(contenders)
+    dense_us, us, *others = (times["median"] for times in spreads)
+    torch_us, cusparselt_us = others or (None, None)
     limit = limit_us(layers[0], tokens)
     row = {
         "format": spec.format + (f"+{spec.sign_rank}" if spec.sign_rank else ""),
@@ -115,6 +123,7 @@ def _measure(
         "kernel": benchmark.kernel_of(layers[0], tokens),
         "dense_us": round(dense_us, 2),
         "us": round(us, 2),
+        "spreads_us": [[round(times["min"], 2), round(times["max"], 2)] for times in spreads],
         "times_dense": round(dense_us / us, 3),
         "torch_us": torch_us and round(torch_us, 2),
         "times_torch": torch_us and round(torch_us / us, 3),

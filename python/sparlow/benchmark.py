@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from sparlow.spec import LayerSpec
 COLD_BYTES = {"cuda": 400e6, "cpu": 300e6}
 _LEGAL = [n for n in range(16) if n & 3 < n >> 2]
 _REPLAYS = 11
+_ENOUGH_US = 2000  # of replays one after the other, so that the clock is that of work
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,10 @@ def _compare(layers: Sequence[SparseLowRankLinear], dense: Sequence[Tensor], tok
             _run_as_in_a_model(layer, inputs[layer.in_features])
 
     kernels = tuple(sorted({kernel_of(layer, tokens) for layer in layers}))
-    return Timing(tokens, microseconds(run_dense, weight.device), microseconds(run_compressed, weight.device), kernels)
+    dense_us, compressed_us = (
+        statistics.median(times) for times in alternating([run_dense, run_compressed], weight.device)
+    )
+    return Timing(tokens, dense_us, compressed_us, kernels)
 
 
 def _run_as_in_a_model(layer: SparseLowRankLinear, x: Tensor) -> None:
@@ -156,37 +161,53 @@ def why_not_packed(layer: SparseLowRankLinear) -> str | None:
 
 def microseconds(run: Callable[[], object], device: torch.device, replays: int = _REPLAYS) -> float:
     """Median time of `run`, which only enqueues work: a CUDA graph on a GPU, calls elsewhere."""
-    return _graph_time(run, device, replays) if device.type == "cuda" else _call_time(run, replays)
+    return statistics.median(alternating([run], device, replays)[0])
 
 
-def _call_time(run: Callable[[], object], replays: int) -> float:
-    times = []
-    for i in range(replays + 2):
+def alternating(
+    runs: Sequence[Callable[[], object]], device: torch.device, replays: int = _REPLAYS
+) -> list[list[float]]:
+    """Microseconds of each of `runs`, `replays` of each, measured in turns; what a run is: see `microseconds`.
+
+    So all meet the same clock, which power and heat change by a fifth within milliseconds.
+    """
+    timers = [_graph_timer(run, device) if device.type == "cuda" else _call_timer(run) for run in runs]
+    for timer in timers * 2:
+        timer()
+    rounds = [[timer() for timer in timers] for _ in range(replays)]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
+def _call_timer(run: Callable[[], object]) -> Callable[[], float]:
+    def timer() -> float:
         start = time.perf_counter()
         run()
-        if i >= 2:
-            times.append(time.perf_counter() - start)
-    return 1e6 * statistics.median(times)
+        return 1e6 * (time.perf_counter() - start)
+
+    return timer
 
 
-def _graph_time(run: Callable[[], object], device: torch.device, replays: int) -> float:
+def _graph_timer(run: Callable[[], object], device: torch.device) -> Callable[[], float]:
     stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     graph = torch.cuda.CUDAGraph()
-    times: list[float] = []
     with torch.cuda.stream(stream):
         run()
         stream.synchronize()
         with torch.cuda.graph(graph, stream=stream):
             run()
-        for i in range(replays + 3):
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def replay(times: int) -> float:
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
             start.record(stream)
-            graph.replay()
+            for _ in range(times):
+                graph.replay()
             stop.record(stream)
-            stop.synchronize()
-            if i >= 3:
-                times.append(start.elapsed_time(stop))
-    return 1e3 * statistics.median(times)
+        stop.synchronize()
+        return 1e3 * float(start.elapsed_time(stop)) / times
+
+    enough = max(1, round(_ENOUGH_US / max(replay(1), 1)))
+    return partial(replay, enough)
 
 
 @dataclass(frozen=True)
