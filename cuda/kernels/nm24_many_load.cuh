@@ -59,10 +59,10 @@ struct ManyRing {
   ManyBarriers<Shape>& barriers;
 
   __device__ __forceinline__ void init() const {
-    for (int s = 0; s < Shape::kStages; ++s)
-      barrier_init(&barriers.full[s], kManyProducers),
-
-          barrier_init(&barriers.empty[s], Shape::kWarps * Shape::kCluster * kWarpArrivals);
+    for (int s = 0; s < Shape::kStages; ++s) {
+      barrier_init(&barriers.full[s], kManyProducers);
+      barrier_init(&barriers.empty[s], Shape::kWarps * Shape::kCluster * kWarpArrivals);
+    }
     barrier_init_done();
   }
   __device__ __forceinline__ unsigned char* x(int slot) const { return memory + slot * Shape::kStageBytes; }

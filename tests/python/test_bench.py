@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ def test_random_layers_are_legal() -> None:
     s = layer.sparse_dense()
     formats.check_pattern(s, "2:4")
     assert torch.isfinite(layer(torch.randn(2, 20, dtype=torch.bfloat16))).all()
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+    slow, fast = benchmark.alternating(
+        [lambda: (order.append("slow"), time.sleep(0.02)), lambda: order.append("fast")], torch.device("cpu"), 3
+    )
+    assert order == ["slow", "fast"] * 5  # two rounds are not counted
+    assert len(slow) == len(fast) == 3
+    assert min(slow) >= 2e4 > max(fast)
 
 
 def test_timings_are_of_all_layers() -> None:
