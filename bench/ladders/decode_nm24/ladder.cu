@@ -45,21 +45,35 @@ Nm24Call call_of(const Layer& layer, int copy, int tokens, const Room& room, boo
           overlap};
 }
 
+// ladder d_out d_in tokens: every copy of a layer once, for a profiler.
+int profile(char** arguments, const Nm24Device& gpu, const Room& room, cudaStream_t stream) {
+  const int tokens = std::atoi(arguments[2]);
+  Layer layer(std::atoi(arguments[0]), std::atoi(arguments[1]), 64, 1);
+  const Nm24Shape shape = shape_of(layer);
+  const Nm24Plan plan = nm24_plan(shape, tokens, true, gpu);
+  for (int c = 0; c < layer.copies; ++c)
+    CHECK(nm24_forward(shape, plan, call_of(layer, c, tokens, room, false), stream));
+  CHECK(cudaStreamSynchronize(stream));
+  std::printf("%s, %d launches of %.0f bytes each\n", nm24_name(plan), layer.copies, layer.bytes(tokens));
+  return 0;
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));
-  Cublas cublas(stream);
   cudaDeviceProp p;
   CHECK(cudaGetDeviceProperties(&p, 0));
   const Nm24Device gpu{10 * p.major + p.minor, p.multiProcessorCount};
+  const Room room{device<char>(8 << 20), device<char>(1 << 20)};
+  CHECK(cudaMemset(room.workspace, 0, 8 << 20));
+  if (argc == 4) return profile(argv + 1, gpu, room, stream);
+  Cublas cublas(stream);
   const double peak = read_bandwidth(stream);
   std::printf("# %s, %d multiprocessors, plain read %.0f GB/s\n", p.name, p.multiProcessorCount, peak);
   std::printf("# overlapped: each launch may begin before the one ahead of it has ended\n");
   std::printf("d_out,d_in,layers,tokens,kernel,dense us,us,GB/s,of read,x dense,overlapped us,x dense,error\n");
-  const Room room{device<char>(8 << 20), device<char>(1 << 20)};
-  CHECK(cudaMemset(room.workspace, 0, 8 << 20));
   double logarithms = 0;
   int rows = 0;
   struct {
