@@ -183,6 +183,14 @@ __device__ __forceinline__ void tensor_copy(void* shared, const CUtensorMap* map
       : "memory");
 }
 
+// Of lines of packed operands (map_lines): from `line` on, of each row from `row` on.
+__device__ __forceinline__ void tensor_copy_lines(void* shared, const CUtensorMap* map, int line, int row, Barrier* b) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+          "r"(shared_address(shared)),
+      "l"(map), "r"(0), "r"(line), "r"(row), "r"(shared_address(b))
+      : "memory");
+}
 __device__ __forceinline__ void tensor_copy_boxes(void* shared, const CUtensorMap* map, int c0, int c1, int c2, int c3,
                                                   int c4, Barrier* b) {
   asm volatile(

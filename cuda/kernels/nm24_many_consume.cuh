@@ -33,7 +33,7 @@ struct ManyConsumer {
   }
   // Positions lie in registers while products run: two steps' take turns.
   struct Positions {
-    std::uint32_t of[Shape::kStep];
+    std::uint32_t of[Shape::kStepStages];
     __device__ __forceinline__ void keep() const {
 #pragma unroll
       for (std::uint32_t word : of) keep_until_here(word);
@@ -54,7 +54,8 @@ struct ManyConsumer {
       const std::uint64_t weights = blocked_operand(ring.values(slots[s]) + warp / 4 * 1024, Shape::kChunkBytes);
       const std::uint64_t x = swizzled_operand(ring.x(slots[s]));
       warpgroup_sparse<T, 0>(acc, weights, x, positions.of[s]);
-      warpgroup_sparse<T, 1>(acc, advance(weights, 2 * Shape::kChunkBytes / 16), advance(x, 4), positions.of[s]);
+      warpgroup_sparse<T, 1>(acc, operand_after(weights, 2 * Shape::kChunkBytes / 16), operand_after(x, 4),
+                             positions.of[s]);
     }
     warpgroup_commit();
     warpgroup_wait_until<1>();
@@ -63,15 +64,15 @@ struct ManyConsumer {
     for (int s = 0; s < to_release; ++s) release();
   }
   __device__ __forceinline__ void columns(int count) {
-    constexpr int kStep = Shape::kStep;
+    constexpr int kTogether = Shape::kStepStages;
     if (count == 0) return;
     Positions even{}, odd{};
     int i = 0, held = 0;  // stages whose products run
-    for (; i + 2 * kStep <= count; i += 2 * kStep, held = kStep)
-      step<kStep>(even, odd, held), step<kStep>(odd, even, kStep);
-    const bool whole = i + kStep <= count;
-    if (whole) step<kStep>(even, odd, held), i += kStep, held = kStep;
-    if (kStep > 1 && i < count) {
+    for (; i + 2 * kTogether <= count; i += 2 * kTogether, held = kTogether)
+      step<kTogether>(even, odd, held), step<kTogether>(odd, even, kTogether);
+    const bool whole = i + kTogether <= count;
+    if (whole) step<kTogether>(even, odd, held), i += kTogether, held = kTogether;
+    if (kTogether > 1 && i < count) {
       if (whole) step<1>(odd, even, held);
       else step<1>(even, odd, held);
       held = 1;

@@ -28,14 +28,6 @@ __device__ __forceinline__ void tensor_copy_to_cluster(void* shared, const CUten
       "l"(map), "r"(column), "r"(row), "r"(shared_address(b)), "h"(blocks)
       : "memory");
 }
-// Lines of packed operands (map_lines): from `line` on, of each row from `row` on.
-__device__ __forceinline__ void tensor_copy_lines(void* shared, const CUtensorMap* map, int line, int row, Barrier* b) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
-          "r"(shared_address(shared)),
-      "l"(map), "r"(0), "r"(line), "r"(row), "r"(shared_address(b))
-      : "memory");
-}
 template <int kRegisters>
 __device__ __forceinline__ void more_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

@@ -9,7 +9,7 @@
 #include "nm24_launch.cuh"
 #include "nm24_many_load.cuh"
 #include "nm24_many_store.cuh"
-#include "nm24_warpgroup_shared.cuh"
+#include "nm24_warpgroup_many.cuh"
 
 namespace sparlow::kernels {
 
@@ -132,7 +132,7 @@ struct TConsumer {
     warpgroup_fence();
 #pragma unroll
     for (int k = 0; k < Shape::kChunks / 2; ++k)
-      warpgroup_dense<T>(acc, advance(v, stage + k * (chunk_bytes / 8)), advance(x, stage + 2 * k));
+      warpgroup_dense<T>(acc, operand_after(v, stage + k * (chunk_bytes / 8)), operand_after(x, stage + 2 * k));
     warpgroup_commit();
   }
   // A stage is given back once the products of the next one are under way.

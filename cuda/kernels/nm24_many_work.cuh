@@ -35,12 +35,12 @@ constexpr int kBlockLines = kBlockBytes / kLine, kBlockPairs = kBlockLines / 2, 
 constexpr int kRankStepLines = 1024 / kLine;
 
 // Blocks of a cluster share x (kCluster) or split the columns (kSplits).
-template <int kTokens_, int kCluster_, int kSplits_, int kStages_, int kStep_>
+template <int kTokens_, int kCluster_, int kSplits_, int kStages_, int kStepStages_>
 struct ManyShape {
   static constexpr int kTokens = kTokens_, kCluster = kCluster_, kSplits = kSplits_, kStages = kStages_;
-  static constexpr int kStep = kStep_;  // stages that are multiplied one after the other without a wait
+  static constexpr int kStepStages = kStepStages_;  // multiplied one after the other without a wait
   static_assert(kCluster == 1 || kSplits == 1);
-  static constexpr bool kSmall = ManyConfig{kTokens, kCluster, kSplits, kStages, kStep}.small();
+  static constexpr bool kSmall = ManyConfig{kTokens, kCluster, kSplits, kStages, kStepStages}.small();
   static constexpr int kTiles = kTokens / 8, kWarps = 8, kThreads = (kWarps + 4) * 32;
   // A stage: x, then the kept weights of 64 columns and their positions, or two steps of u.
   static constexpr int kRowBlocks = kManyRows / kRowBlock;
