@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "../../../cuda/kernels/nm24_args.cuh"
+#include "../../../cuda/kernels/nm24_plan.hpp"
 
 namespace ladder {
 
@@ -116,6 +117,13 @@ T* device(std::size_t n) {
   void* p = nullptr;
   CHECK(cudaMalloc(&p, std::max<std::size_t>(n, 4) * sizeof(T)));
   return static_cast<T*>(p);
+}
+
+// Of the kernel for many tokens: tokens, whether blocks share x, or how many split the columns.
+inline std::string tile_name(int variant) {
+  const ManyConfig& c = kManyConfigs[variant];
+  return std::to_string(c.tokens) + (c.cluster > 1 ? " shared" : "") +
+         (c.splits > 1 ? " / " + std::to_string(c.splits) : "") + (c.step > 1 ? " in twos" : "");
 }
 
 using Launch = std::function<void(int copy, cudaStream_t)>;

@@ -8,11 +8,6 @@ namespace {
 
 constexpr int kMost = 8192, kRank = 64;
 
-std::string name_of(const ManyConfig& c) {
-  return std::to_string(c.tokens) + (c.cluster > 1 ? " shared" : "") +
-         (c.splits > 1 ? " / " + std::to_string(c.splits) : "") + (c.step > 1 ? " in twos" : "");
-}
-
 struct Bench {
   Layer& layer;
   cudaStream_t stream;
@@ -86,8 +81,8 @@ int repeat(char** arguments, cudaStream_t stream) {
         for (int c = 0; c < layer.copies; ++c) bench.y = y + c * outputs, bench.run(plan, kRank, c, tokens, stream);
         for (int c = 0; c < layer.copies; ++c) wrong += read(c) != want[c];
       }
-      std::printf("%d,%d,%d,%s,%d splits of t,%d launches differ\n", d_out, d_in, tokens,
-                  name_of(kManyConfigs[variant]).c_str(), splits, wrong);
+      std::printf("%d,%d,%d,%s,%d splits of t,%d launches differ\n", d_out, d_in, tokens, tile_name(variant).c_str(),
+                  splits, wrong);
       std::fflush(stdout);
     }
   return 0;
@@ -159,9 +154,9 @@ int main(int argc, char** argv) {
           if (beside) plan.t_splits = splits, plan.t_tokens = t_tokens;
           const double error = check ? bench.error(plan, tokens) : -1, us = bench.time(plan, kRank, tokens);
           const double bare = beside ? -1 : bench.time(plan, 0, tokens);
-          std::printf("%d,%d,%d,%s%s,%d,%d,%.1f,%.1f,%.3f,%.0f,%.1f,%.3e\n", s[0], s[1], tokens, name_of(c).c_str(),
-                      beside ? " t beside" : "", clusters, tiles * c.splits, dense_us, us, dense_us / us,
-                      2. * tokens * dense_n / us * 1e-6, bare, error);
+          std::printf("%d,%d,%d,%s%s,%d,%d,%.1f,%.1f,%.3f,%.0f,%.1f,%.3e\n", s[0], s[1], tokens,
+                      tile_name(variant).c_str(), beside ? " t beside" : "", clusters, tiles * c.splits, dense_us, us,
+                      dense_us / us, 2. * tokens * dense_n / us * 1e-6, bare, error);
           std::fflush(stdout);
         };
         row(0, false), row(0, true);
@@ -170,8 +165,8 @@ int main(int argc, char** argv) {
       const Nm24Plan plan = nm24_plan(bench.shape(kRank), tokens, true, {90, 132});
       const double us = bench.time(plan, kRank, tokens);
       std::printf("%d,%d,%d,planned %s,%d,%d,%.1f,%.1f,%.3f,%.0f,-1,-1\n", s[0], s[1], tokens,
-                  plan.kernel == Nm24Kernel::many ? name_of(kManyConfigs[plan.variant]).c_str() : nm24_name(plan),
-                  plan.clusters, plan.t_splits, dense_us, us, dense_us / us, 2. * tokens * dense_n / us * 1e-6);
+                  plan.kernel == Nm24Kernel::many ? tile_name(plan.variant).c_str() : nm24_name(plan), plan.clusters,
+                  plan.t_splits, dense_us, us, dense_us / us, 2. * tokens * dense_n / us * 1e-6);
     }
     CHECK(cudaFree(dense));
     CHECK(cudaFree(bench.x));
