@@ -34,7 +34,7 @@ constexpr int kChunk = 8;                            // columns of one unit of v
 constexpr int kBlockUnits = 288, kValueUnits = 256;  // of one 32 x 128 block of weights
 constexpr int kBlockBytes = kBlockUnits * 16;        // 9/16 of the dense block
 
-SPARLOW_HD int blocks(int n, int block) { return (n + block - 1) / block; }
+SPARLOW_HD constexpr int blocks(int n, int block) { return (n + block - 1) / block; }
 
 // The checkpoint's layout of s [d_out, d_in]: values [d_out, d_in / 2], one nibble of two positions a group of four.
 struct CheckpointNm24 {

@@ -1,7 +1,7 @@
 // y = x sᵀ + t uᵀ + bias for many tokens (sm_90a), bound by the matrix units: a block has 128 rows of y for 64 to 256
 // tokens. t = x vᵀ comes from a kernel that runs before (nm24_many_inner.cuh) or beside it (nm24_many_t.cuh).
 //
-// Two warpgroups multiply, 64 rows each, with weights and x in shared memory; three threads fill the ring.
+// Two warpgroups multiply, 64 rows each, with weights and x in shared memory; one or three threads fill the ring.
 #pragma once
 
 #include "nm24_many_consume.cuh"
@@ -25,9 +25,13 @@ __device__ __forceinline__ void many_block(const ManyArgs& a, const ManyMaps& ma
   auto* sums = reinterpret_cast<float*>(shared);
   if (group == 2) {
     fewer_registers<Shape::kSmall ? 48 : 72>();
-    if (warp == 8 && lane == 0) ManyProducer<Shape, ManyRole::x>{a, maps, ring, schedule}.run();
-    if (warp == 9 && lane == 0) ManyProducer<Shape, ManyRole::values>{a, maps, ring, schedule}.run();
-    if (warp == 10 && lane == 0) ManyProducer<Shape, ManyRole::positions>{a, maps, ring, schedule}.run();
+    if constexpr (Shape::kProducers == 1) {
+      if (warp == 8 && lane == 0) ManyProducer<Shape, ManyRole::all>{a, maps, ring, schedule}.run();
+    } else {
+      if (warp == 8 && lane == 0) ManyProducer<Shape, ManyRole::x>{a, maps, ring, schedule}.run();
+      if (warp == 9 && lane == 0) ManyProducer<Shape, ManyRole::values>{a, maps, ring, schedule}.run();
+      if (warp == 10 && lane == 0) ManyProducer<Shape, ManyRole::positions>{a, maps, ring, schedule}.run();
+    }
   } else {
     more_registers<Shape::kSmall ? 168 : 216>();
     ManyConsumer<T, Shape> consumer{a, ring, warp, lane};

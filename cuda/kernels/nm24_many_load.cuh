@@ -36,9 +36,8 @@ template <int kRegisters>
 __device__ __forceinline__ void fewer_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
-// Who copies what. To start a copy and to wait for its turn takes a thread longer than a small tile's products take.
-enum class ManyRole { x, values, positions };
-constexpr int kManyProducers = 3;
+// Who copies what.
+enum class ManyRole { all, x, values, positions };
 
 template <typename Shape>
 struct ManyBarriers {
@@ -52,7 +51,7 @@ struct ManyRing {
 
   __device__ __forceinline__ void init() const {
     for (int s = 0; s < Shape::kStages; ++s) {
-      barrier_init(&barriers.full[s], kManyProducers);
+      barrier_init(&barriers.full[s], Shape::kProducers);
       barrier_init(&barriers.empty[s], Shape::kWarps * Shape::kCluster * kWarpArrivals);
     }
     barrier_init_done();
@@ -75,7 +74,8 @@ struct Turn {
 // One thread of each role. Rows and ranks past the end come as zeros.
 template <typename Shape, ManyRole kRole>
 struct ManyProducer {
-  static constexpr bool kX = kRole == ManyRole::x, kValues = kRole == ManyRole::values;
+  static constexpr bool kAll = kRole == ManyRole::all, kX = kAll || kRole == ManyRole::x;
+  static constexpr bool kValues = kAll || kRole == ManyRole::values, kPositions = kAll || kRole == ManyRole::positions;
   const ManyArgs& a;
   const ManyMaps& maps;
   const ManyRing<Shape>& ring;
@@ -83,14 +83,15 @@ struct ManyProducer {
   ManyWork work{};
   Turn<Shape::kStages> turn{};
 
-  __device__ __forceinline__ Barrier* next_stage(int bytes) {
+  // Waits for room for what this thread copies.
+  __device__ __forceinline__ Barrier* next_stage(int x_bytes, int value_bytes, int position_bytes) {
     Barrier* full = &ring.barriers.full[turn.slot];
     barrier_wait(&ring.barriers.empty[turn.slot], turn.parity ^ 1);
-    barrier_expect(full, bytes);
+    barrier_expect(full, (kX ? x_bytes : 0) + (kValues ? value_bytes : 0) + (kPositions ? position_bytes : 0));
     return full;
   }
-  __device__ __forceinline__ void copy_x(const CUtensorMap* map, int column) {
-    Barrier* full = next_stage(Shape::kCluster * a.x_rows * 128);
+  __device__ __forceinline__ int x_bytes() const { return Shape::kCluster * a.x_rows * 128; }
+  __device__ __forceinline__ void copy_x(const CUtensorMap* map, int column, Barrier* full) {
     unsigned char* x = ring.x(turn.slot);
     if constexpr (Shape::kCluster == 1) tensor_copy(x, map, column, work.first_token, full);
     else
@@ -99,30 +100,23 @@ struct ManyProducer {
   }
   __device__ __forceinline__ void copy_columns(int i) {
     const int block = i / 2, half = i % 2;
-    if constexpr (kX) {
-      copy_x(&maps.x, i * kManyColumns);
-    } else if constexpr (kValues) {
-      Barrier* full = next_stage(Shape::kValueBytes);
+    Barrier* full = next_stage(x_bytes(), Shape::kValueBytes, Shape::kPositionBytes);
+    if constexpr (kX) copy_x(&maps.x, i * kManyColumns, full);
+    if constexpr (kValues)
       tensor_copy_boxes(ring.values(turn.slot), &maps.values, 0, 0, 0, work.first_row_block,
                         block * kBlockPairs + half * 4, full);
-    } else {
-      Barrier* full = next_stage(Shape::kPositionBytes);
+    if constexpr (kPositions)
       tensor_copy_lines(ring.positions(turn.slot), &maps.positions, block * kBlockLines + kValueLines + half * 2,
                         work.first_row_block, full);
-    }
     turn.next();
   }
   // t is a sum of two: as many columns of either.
   __device__ __forceinline__ void copy_ranks(int step, int half) {
-    if constexpr (kX) {
-      copy_x(&maps.t, work.part * a.t_columns + 2 * step * kRankBlock + half * kRankStage);
-    } else if constexpr (kValues) {
-      Barrier* full = next_stage(Shape::kValueBytes);
+    Barrier* full = next_stage(x_bytes(), Shape::kValueBytes, 0);
+    if constexpr (kX) copy_x(&maps.t, work.part * a.t_columns + 2 * step * kRankBlock + half * kRankStage, full);
+    if constexpr (kValues)
       tensor_copy_lines(ring.values(turn.slot), &maps.u, (step + half * kRankStageSteps) * kRankStepLines,
                         work.first_row_block, full);
-    } else {
-      next_stage(0);
-    }
     turn.next();
   }
   __device__ __forceinline__ void run() {

@@ -45,15 +45,28 @@ struct ManyStore {
     out.w = pack(from_float<T>(second[2] + bias[1]), from_float<T>(second[3] + bias[1]));
     store_matrices(shared + token * 128 + (piece ^ token % 8) * 16, out);
   }
+  // All loads of a round before its stores: else every store would wait for a load of its own.
   __device__ __forceinline__ void store(const ManyWork& work, int row, int first) const {
-    for (int e = warp % 4 * 32 + lane; e < kPiece * 8; e += 128) {
-      const int local = e / 8, piece = e % 8, token = work.first_token + first + local, mine = row + piece * 8;
-      if (token < work.new_tokens || token >= a.tokens) continue;
-      const uint4 sums = *reinterpret_cast<const uint4*>(shared + local * 128 + (piece ^ local % 8) * 16);
-      T* y = static_cast<T*>(a.y) + static_cast<std::size_t>(token) * a.d_out + mine;
-      if (a.d_out % 8 == 0 && mine < a.d_out) *reinterpret_cast<uint4*>(y) = sums;
-      else
-        for (int i = 0; i < 8 && mine + i < a.d_out; ++i) y[i] = reinterpret_cast<const T*>(&sums)[i];
+    constexpr int kAtOnce = 128 / 8, kAll = kPiece / kAtOnce, kRounds = blocks(kAll, 8), kRound = kAll / kRounds;
+    static_assert(kRounds * kRound * kAtOnce == kPiece);
+    const int thread = warp % 4 * 32 + lane, piece = thread % 8, mine = row + piece * 8;
+#pragma unroll 1
+    for (int begin = thread / 8; begin < kPiece; begin += kAtOnce * kRound) {
+      uint4 sums[kRound];
+#pragma unroll
+      for (int i = 0; i < kRound; ++i) {
+        const int local = begin + kAtOnce * i;
+        sums[i] = *reinterpret_cast<const uint4*>(shared + local * 128 + (piece ^ local % 8) * 16);
+      }
+#pragma unroll
+      for (int i = 0; i < kRound; ++i) {
+        const int token = work.first_token + first + begin + kAtOnce * i;
+        if (token < work.new_tokens || token >= a.tokens) continue;
+        T* y = static_cast<T*>(a.y) + static_cast<std::size_t>(token) * a.d_out + mine;
+        if (a.d_out % 8 == 0 && mine < a.d_out) *reinterpret_cast<uint4*>(y) = sums[i];
+        else
+          for (int r = 0; r < 8 && mine + r < a.d_out; ++r) y[r] = reinterpret_cast<const T*>(&sums[i])[r];
+      }
     }
   }
   __device__ __forceinline__ void run(const float (&acc)[Shape::kTiles][4], const ManyWork& work) {

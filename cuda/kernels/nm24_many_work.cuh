@@ -42,6 +42,9 @@ struct ManyShape {
   static_assert(kCluster == 1 || kSplits == 1);
   static constexpr bool kSmall = ManyConfig{kTokens, kCluster, kSplits, kStages, kStepStages}.small();
   static constexpr int kTiles = kTokens / 8, kWarps = 8, kThreads = (kWarps + 4) * 32;
+  // Threads that copy. To start a copy takes one longer than a small tile's products take; while a large tile's run,
+  // every look at a barrier holds them up.
+  static constexpr int kProducers = kSmall ? 3 : 1;
   // A stage: x, then the kept weights of 64 columns and their positions, or two steps of u.
   static constexpr int kRowBlocks = kManyRows / kRowBlock;
   static constexpr int kXBytes = kTokens * 2 * kManyColumns;
