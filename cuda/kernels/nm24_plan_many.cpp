@@ -16,7 +16,7 @@ struct TileTime {
   double slows = 1;  // blocks that make t beside it: a share of what others do
 };
 constexpr TileTime kTileTimes[kManyConfigCount] = {{.425, .51, .62, 2.8}, {.54, .65, .65, 5},   {.73, .9, 1.12, 2.5},
-                                                   {.78, .97, 1.03, 2.5}, {.57, .72, .78, 3.2}, {.62, .81, .81, 5.5},
+                                                   {.78, .97, 1.03, 2.5}, {.57, .72, .86, 3.2}, {.62, .81, .81, 5.5},
                                                    {.66, .78, .8, 3},     {.74, 1, 1, 6},       {.375, .42, .46, 2.8},
                                                    {.45, .565, .565, 5},  {.44, .5, .5, 4.8},   {.69, .6, .6, 4.2, .4}};
 constexpr double kAfter = 1.25;           // of beginning and end: what comes after t
@@ -36,6 +36,7 @@ struct TTime {
 };
 constexpr TTime kTTimes[] = {{256, .56}, {192, .42}, {128, .36}};
 constexpr double kTSlowed = .3, kTStarved = .3;
+constexpr double kTMuch = 1.4;              // times as long where there is much of x
 constexpr double kTEnds = 4, kTSplit = .3;  // microseconds of beginning and end, and of adding one more split
 constexpr int kMostTSplits = 8;
 constexpr int kTSmallest = 128, kTStep = 64;  // sizes
@@ -103,7 +104,8 @@ double time_of(const Times& times, const TChoice& t, int variant, int rounds, in
   const double tile = times.tile(variant, rounds, rows), products = rounds * tile;
   const double weights = times.weights(rows), all = std::max(products, weights) + kTie * products;
   const double t_time = t.time(kTileTimes[variant].slows * times.busy(variant, rounds, rows), weights / products);
-  return all + (t.splits == 0 ? t_time : std::max(0., t_time + times.after_t(variant) - tile));
+  if (t.splits == 0) return all + t_time;
+  return all + std::max(0., (times.tokens > kMuch ? kTMuch : 1) * t_time + times.after_t(variant) - tile);
 }
 
 // All rows by one configuration.
