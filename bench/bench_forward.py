@@ -43,7 +43,7 @@ def per_call(contenders: list[list[Any]]) -> list[dict[str, float]]:
             for call in calls:
                 call()
 
-    times = benchmark.alternating([partial(run, calls) for calls in contenders], DEVICE, 9)
+    times = benchmark.alternating([partial(run, calls) for calls in contenders], DEVICE, 25)
     count = [max(1, 24 // len(calls)) * len(calls) for calls in contenders]
     return [results.spread([us / n for us in of_run]) for of_run, n in zip(times, count, strict=True)]
 

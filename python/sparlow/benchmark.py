@@ -169,13 +169,17 @@ def alternating(
 ) -> list[list[float]]:
     """Microseconds of each of `runs`, `replays` of each, measured in turns; what a run is: see `microseconds`.
 
-    So all meet the same clock, which power and heat change by a fifth within milliseconds.
+    So all meet the same clock, which power and heat change by a fifth within milliseconds. Turns go forth and back, as
+    each also meets the clock that the one before it left.
     """
     timers = [_graph_timer(run, device) if device.type == "cuda" else _call_timer(run) for run in runs]
     for timer in timers * 2:
         timer()
-    rounds = [[timer() for timer in timers] for _ in range(replays)]
-    return [list(times) for times in zip(*rounds, strict=True)]
+    times: list[list[float]] = [[] for _ in timers]
+    for i in range(replays):
+        for turn in range(len(timers)) if i % 2 == 0 else reversed(range(len(timers))):
+            times[turn].append(timers[turn]())
+    return times
 
 
 def _call_timer(run: Callable[[], object]) -> Callable[[], float]:
