@@ -76,11 +76,12 @@ void test_tiles() {
   expect(tile(14336, 256).tokens == 256 && tile(14336, 256).cluster == 1, "one wave of large tiles");
   expect(tile(128256, 100).tokens <= 128, "no large tiles for few tokens");
   expect(tile(4096, 4096).tokens == 256 && tile(4096, 4096).cluster == 2, "blocks that queue share x");
+  expect(tile(6144, 1536).cluster == 2 && tile(1024, 8192).cluster == 2, "so do smaller tiles");
 }
 
 void test_t() {
   expect(many(14336, 256).t_splits >= 1 && many(6144, 512).t_splits >= 2, "t beside tiles that leave room");
-  expect(many(4096, 192).t_splits >= 2, "in time for tiles that take little");
+  expect(many(4096, 192).t_splits >= 2 && many(1024, 2048).t_splits >= 2, "in time for tiles that take little");
   expect(many(4096, 1024).t_splits == 1, "no more blocks than there is room for");
   expect(many(1024, 65, 576).t_splits == 0, "before the tiles where that takes little");
   expect(many(14336, 256).clusters == 0 && many(14336, 256).late == 0, "one tile a block");
