@@ -7,7 +7,7 @@ meet the same clock, times medians in microseconds and the low-rank part is incl
 (half of the entries kept), and with "+1" a signed term of rank one. For 2:4, `torch_us` is cuSPARSELt through torch
 with its searched algorithm, then x Vᵀ and an addition of the product with Uᵀ, `cusparselt_us` its product with S alone;
 the result file has the version. `limit_us` is the larger of bytes at 3.35 TB/s and flops at 989 TFLOP/s (twice that for
-a 2:4 part); `of_limit` what we reach of it; `spreads_us` least and most of nine: dense, ours, torch, cuSPARSELt. Errors
+a 2:4 part); `of_limit` what we reach of it; `spreads_us` least and most: dense, ours, torch, cuSPARSELt. Errors
 are relative to float64 of the same stored numbers. One JSON line a measurement.
 """
 

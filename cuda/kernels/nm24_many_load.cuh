@@ -1,4 +1,4 @@
-// How a block of the many-token kernel gets its operands: a ring of stages of 64 columns and the thread that fills it.
+// How a block of the many-token kernel gets its operands: a ring of stages of 64 columns and the threads that fill it.
 // Blocks of a cluster that share x have the same tokens: each copies its share of x into all.
 #pragma once
 

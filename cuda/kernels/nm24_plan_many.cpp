@@ -1,5 +1,5 @@
 // Which tiles the kernel for many tokens has and when t is made: what takes least by the times below, which are of
-// bench/ladders/decode_nm24/many.cu and inner.cu on an H100. Pure host code.
+// bench/ladders/decode_nm24/many.cu and inner.cu on an H100, fitted to what plans.cu there measures. Pure host code.
 #include <algorithm>
 
 #include "nm24_layout.hpp"
@@ -141,18 +141,30 @@ void keep_better(Candidate& best, const Candidate& other, double gain) {
   if (other.time > 0 && (best.time == 0 || other.time < gain * best.time)) best = other;
 }
 
-Candidate best_with(const Times& times, const TChoice& t) {
-  Candidate best{};
+// All that come into question, each with the share of a better one's time that it must stay below. Time 0: impossible.
+template <typename Visit>
+void for_each_plan(const Times& times, const TChoice& t, const Visit& visit) {
   for (int variant = 0; variant < kManyConfigCount; ++variant) {
     const ManyConfig& config = kManyConfigs[variant];
     if (!times.fits(config)) continue;
     const bool one_round = times.tiles(config, times.row_tiles()) <= times.clusters(config);
-    if (config.splits == 1 || one_round) keep_better(best, whole(times, t, variant), 1);
+    if (config.splits == 1 || one_round) visit(whole(times, t, variant), 1.);
     for (int rest = 0; rest < kManyConfigCount && config.splits == 1 && !one_round; ++rest)
       if (times.fits(kManyConfigs[rest]) && kManyConfigs[rest].splits == 1)
-        keep_better(best, in_two(times, t, variant, rest), kGain);
+        visit(in_two(times, t, variant, rest), kGain);
   }
-  return best;
+}
+
+template <typename Visit>
+void for_each_t(const Times& times, const Visit& visit) {
+  visit(TChoice{0, 0, 0, times.shape.rank > 0 ? times.t_before() : 0, 0});
+  for (const TTime& t : kTTimes) {
+    // The next smaller one holds all tokens.
+    const bool too_large = t.tokens - kTStep >= std::max(times.tokens, kTSmallest);
+    for (int splits = 1; splits <= kMostTSplits && times.shape.rank > 0 && !too_large; splits *= 2)
+      visit(TChoice{splits, t.tokens, times.t_stages() * blocks(times.tokens, t.tokens) * splits,
+                    kTEnds + (splits - 1) * kTSplit, t.column * times.columns() / splits});
+  }
 }
 
 }  // namespace
@@ -165,15 +177,12 @@ bool many_can(const Nm24Shape& shape, bool aligned_x, const Nm24Device& device) 
 
 Nm24Plan many_plan(const Nm24Shape& shape, int tokens, const Nm24Device& device) {
   const Times times{shape, tokens, device.multiprocessors};
-  Candidate best = best_with(times, {0, 0, 0, shape.rank > 0 ? times.t_before() : 0, 0});
-  for (const TTime& t : kTTimes) {
-    const bool too_large = t.tokens - kTStep >= std::max(tokens, kTSmallest);  // the next smaller one holds all tokens
-    for (int splits = 1; splits <= kMostTSplits && shape.rank > 0 && !too_large; splits *= 2) {
-      const int t_blocks = times.t_stages() * blocks(tokens, t.tokens) * splits;
-      const double ends = kTEnds + (splits - 1) * kTSplit, products = t.column * times.columns() / splits;
-      keep_better(best, best_with(times, {splits, t.tokens, t_blocks, ends, products}), 1);
-    }
-  }
+  Candidate best{};
+  for_each_t(times, [&](const TChoice& t) {
+    Candidate best_with{};
+    for_each_plan(times, t, [&](const Candidate& found, double gain) { keep_better(best_with, found, gain); });
+    keep_better(best, best_with, 1);
+  });
   best.plan.kernel = Nm24Kernel::many, best.plan.splits = 1;
   best.plan.scratch = 2 * static_cast<std::size_t>(tokens) * shape.parts * many_t_columns(shape);
   return best.plan;

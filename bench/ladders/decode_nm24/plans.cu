@@ -26,33 +26,6 @@ Tiles tiles_of(const Nm24Plan& p) { return {p.variant, p.head_tiles > 0 ? p.rest
 TBlocks t_of(const Nm24Plan& p) { return {p.t_tokens, p.t_splits}; }
 bool same(const Nm24Plan& a, const Nm24Plan& b) { return tiles_of(a) == tiles_of(b) && t_of(a) == t_of(b); }
 
-// As many_plan goes through them.
-std::vector<TChoice> ways_to_make_t(const Times& times) {
-  std::vector<TChoice> found{{0, 0, 0, times.t_before(), 0}};
-  for (const TTime& t : kTTimes) {
-    if (t.tokens - kTStep >= std::max(times.tokens, kTSmallest)) continue;
-    for (int splits = 1; splits <= kMostTSplits; splits *= 2)
-      found.push_back({splits, t.tokens, times.t_stages() * blocks(times.tokens, t.tokens) * splits,
-                       kTEnds + (splits - 1) * kTSplit, t.column * times.columns() / splits});
-  }
-  return found;
-}
-
-// As best_with does, but all of them.
-void add_candidates(std::vector<Candidate>& all, const Times& times, const TChoice& t) {
-  const auto add = [&](const Candidate& candidate) {
-    if (candidate.time > 0) all.push_back(candidate);
-  };
-  for (int variant = 0; variant < kManyConfigCount; ++variant) {
-    const ManyConfig& config = kManyConfigs[variant];
-    if (!times.fits(config)) continue;
-    const bool one_round = times.tiles(config, times.row_tiles()) <= times.clusters(config);
-    if (config.splits == 1 || one_round) add(whole(times, t, variant));
-    for (int rest = 0; rest < kManyConfigCount && config.splits == 1 && !one_round; ++rest)
-      if (times.fits(kManyConfigs[rest]) && kManyConfigs[rest].splits == 1) add(in_two(times, t, variant, rest));
-  }
-}
-
 // A plan, its place in the planner's order, and what it takes.
 struct Contender {
   Nm24Plan plan;
@@ -64,7 +37,11 @@ struct Contender {
 std::vector<Contender> contenders(const Nm24Shape& shape, int tokens, const Nm24Device& gpu, int top) {
   const Times times{shape, tokens, gpu.multiprocessors};
   std::vector<Candidate> all;
-  for (const TChoice& t : ways_to_make_t(times)) add_candidates(all, times, t);
+  for_each_t(times, [&](const TChoice& t) {
+    for_each_plan(times, t, [&](const Candidate& found, double) {
+      if (found.time > 0) all.push_back(found);
+    });
+  });
   std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) { return a.time < b.time; });
   const Nm24Plan planned = many_plan(shape, tokens, gpu);
   const Tiles best = tiles_of(all[0].plan);
