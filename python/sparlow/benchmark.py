@@ -159,15 +159,10 @@ def why_not_packed(layer: SparseLowRankLinear) -> str | None:
     return layer.why_not_packed()
 
 
-def microseconds(run: Callable[[], object], device: torch.device, replays: int = _REPLAYS) -> float:
-    """Median time of `run`, which only enqueues work: a CUDA graph on a GPU, calls elsewhere."""
-    return statistics.median(alternating([run], device, replays)[0])
-
-
 def alternating(
     runs: Sequence[Callable[[], object]], device: torch.device, replays: int = _REPLAYS
 ) -> list[list[float]]:
-    """Microseconds of each of `runs`, `replays` of each, measured in turns; what a run is: see `microseconds`.
+    """Microseconds of each of `runs`, `replays` each, by turns. On a GPU they only enqueue work and become graphs.
 
     So all meet the same clock, which power and heat change by a fifth within milliseconds. Turns go forth and back, as
     each also meets the clock that the one before it left.
